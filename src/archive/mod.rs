@@ -1,0 +1,63 @@
+//! 7. Objects are put down: the [`ArchiveStore`] port.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+/// What came of [`ArchiveStore::put_if_absent`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Put {
+    /// The object stands under its key, durable, and this call put it there.
+    Created,
+    /// An object stood there already; nothing was changed.
+    Exists,
+}
+
+/// An object as a listing shows it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Listed {
+    /// Its key, below the archive's root, with `/` between the parts.
+    pub key: String,
+    /// Its size.
+    pub bytes: u64,
+}
+
+/// Why the archive could not do as it was told; by what the caller can do.
+#[derive(Debug, thiserror::Error)]
+pub enum ArchiveError {
+    /// There is no room. Nothing of the object is visible; the same call succeeds once there is.
+    #[error("no space left in the archive for {key}")]
+    OutOfSpace {
+        /// The object's key.
+        key: String,
+    },
+    /// The same call may succeed later.
+    #[error("the archive is unavailable at {key}: {reason}")]
+    Unavailable {
+        /// The object's key, or the prefix listed.
+        key: String,
+        /// What happened.
+        reason: String,
+    },
+    /// A human is needed: permissions, a wrong place, a damaged disk.
+    #[error("the archive refuses {key}: {reason}")]
+    Refused {
+        /// The object's key, or the prefix listed.
+        key: String,
+        /// What happened.
+        reason: String,
+    },
+}
+
+/// Where objects are kept. Keys are relative to the archive's root. There is no overwriting and no half-written
+/// object: an object is visible under its key whole and durable, or not at all.
+#[async_trait]
+pub trait ArchiveStore: Send + Sync {
+    /// Puts `body` under `key` unless an object stands there. Durable once it returns.
+    async fn put_if_absent(&self, key: &str, body: Bytes) -> Result<Put, ArchiveError>;
+
+    /// The object, or `None` where there is none.
+    async fn get(&self, key: &str) -> Result<Option<Bytes>, ArchiveError>;
+
+    /// Every object whose key begins with `prefix`, in the order of their keys.
+    async fn list(&self, prefix: &str) -> Result<Vec<Listed>, ArchiveError>;
+}

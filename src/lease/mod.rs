@@ -1,0 +1,153 @@
+//! 8. Who reads which shard, and how far they got: the [`LeaseStore`] port.
+
+use std::fmt;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
+
+use crate::batch::Window;
+use crate::digest::Digest;
+use crate::encode::Layout;
+use crate::source::{Checkpoint, Range, ShardId};
+
+/// A worker's name; no two live workers share one.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct WorkerId(SmolStr);
+
+impl WorkerId {
+    /// The worker of this name.
+    pub fn new(name: impl AsRef<str>) -> Self {
+        Self(SmolStr::new(name))
+    }
+}
+
+impl fmt::Display for WorkerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for WorkerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Records that the source no longer had when they were asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gap {
+    /// The last payload that was read before it.
+    pub after: Checkpoint,
+    /// When the last record before it arrived, where known.
+    pub from: Option<Timestamp>,
+    /// When the first record behind it arrived.
+    pub until: Timestamp,
+}
+
+/// A batch that is prepared and not yet committed: from here on its range and its object keys are fixed, whoever
+/// finishes it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pending {
+    /// Its number.
+    pub batch_seq: u64,
+    /// Its payloads.
+    pub range: Range,
+    /// Whether the shard ends with it.
+    pub shard_end: bool,
+    /// Its window; names its objects.
+    pub window: Window,
+    /// The arrival time of its first payload, which a source without arrival times of its own gives again on replay.
+    pub arrival: Timestamp,
+    /// What decides its keys and rows.
+    pub layout: Layout,
+    /// What was missing in front of it.
+    pub gap: Option<Gap>,
+}
+
+/// One shard's row. Looking at a row is not holding its lease: a `Lease` is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseRow {
+    /// The shard; the row's key.
+    pub shard: ShardId,
+    /// The shards it came from.
+    pub parents: Vec<ShardId>,
+    /// Who holds the lease, if anyone does.
+    pub owner: Option<WorkerId>,
+    /// Grows with every write; every write is on condition of its value.
+    pub counter: u64,
+    /// Everything up to here is in the archive.
+    pub checkpoint: Checkpoint,
+    /// The shard has ended and its end is committed.
+    pub ended: bool,
+    /// The number of the next batch.
+    pub batch_seq: u64,
+    /// The SHA-256 of the newest manifest.
+    pub chain_head: Option<Digest>,
+    /// The batch under way.
+    pub pending: Option<Pending>,
+}
+
+impl LeaseRow {
+    /// A row for a shard of which nothing has been read.
+    pub fn new(shard: ShardId, parents: Vec<ShardId>) -> Self {
+        Self {
+            shard,
+            parents,
+            owner: None,
+            counter: 0,
+            checkpoint: Checkpoint::TrimHorizon,
+            ended: false,
+            batch_seq: 0,
+            chain_head: None,
+            pending: None,
+        }
+    }
+}
+
+/// Why a row could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum LeaseError {
+    /// The row is not as the condition says: someone else wrote it, or an earlier attempt of ours did.
+    #[error("the lease row of {shard} has moved on")]
+    Conflict {
+        /// The row's shard.
+        shard: ShardId,
+    },
+    /// The same call may succeed later; whether it took effect is unknown.
+    #[error("the lease table is unavailable: {reason}")]
+    Unavailable {
+        /// What happened.
+        reason: String,
+    },
+    /// What is stored can't be understood; a human is needed.
+    #[error("the lease row of {shard} is damaged: {reason}")]
+    Damaged {
+        /// The row's shard.
+        shard: ShardId,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// Where lease rows are kept. Every write is conditional and atomic.
+#[async_trait]
+pub trait LeaseStore: Send + Sync {
+    /// All rows, in the order of their shards.
+    async fn list(&self) -> Result<Vec<LeaseRow>, LeaseError>;
+
+    /// One row.
+    async fn get(&self, shard: &ShardId) -> Result<Option<LeaseRow>, LeaseError>;
+
+    /// Writes a row that is not there yet; [`LeaseError::Conflict`] where it is.
+    async fn create(&self, row: &LeaseRow) -> Result<(), LeaseError>;
+
+    /// Replaces the row, on condition that the stored counter is `row.counter - 1`; [`LeaseError::Conflict`]
+    /// otherwise. Durable once it returns.
+    async fn replace(&self, row: &LeaseRow) -> Result<(), LeaseError>;
+
+    /// Whether no other worker can be alive while this store is open, so that an owner in a row is a dead one.
+    fn sole_worker(&self) -> bool;
+}

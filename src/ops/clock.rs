@@ -1,0 +1,48 @@
+//! The [`Clock`] port: the only place that asks what time it is.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+
+/// Time, as the loops see it.
+#[async_trait]
+pub trait Clock: Send + Sync {
+    /// The time of day, UTC. May jump.
+    fn now(&self) -> Timestamp;
+
+    /// Time since some fixed moment of this process. Never jumps.
+    fn monotonic(&self) -> Duration;
+
+    /// Returns once `duration` of monotonic time is over.
+    async fn sleep(&self, duration: Duration);
+}
+
+/// The machine's clocks.
+#[derive(Clone, Copy, Debug)]
+pub struct SystemClock {
+    started: tokio::time::Instant,
+}
+
+impl SystemClock {
+    /// A clock whose monotonic time starts now.
+    pub fn start() -> Self {
+        Self { started: tokio::time::Instant::now() }
+    }
+}
+
+#[async_trait]
+#[allow(clippy::disallowed_methods)] // this is the clock
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    async fn sleep(&self, duration: Duration) {
+        tokio::time::sleep(duration).await;
+    }
+}

@@ -1,0 +1,185 @@
+//! 2. Decode and 3. normalise: bytes become canonical records (RECORDS.md). Pure: no I/O, no clock.
+
+use std::borrow::Cow;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// The canonical record's `schema_version`.
+pub const SCHEMA_VERSION: i32 = 1;
+
+/// One canonical record. Text is borrowed from the payload wherever the payload holds it as it is.
+///
+/// Provenance (source, shard, position, arrival) is not part of it: it travels beside the record, in
+/// [`crate::encode::Row`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Record<'a> {
+    /// Verbatim, never parsed; `None` where the record has none.
+    pub log_id: Option<Cow<'a, str>>,
+    /// 0 where the record has none.
+    pub version: i32,
+    /// Full precision; `None` where the record has none.
+    pub emit_time: Option<Timestamp>,
+    /// Verbatim.
+    pub operation: Option<Cow<'a, str>>,
+    /// By the catalogue, else verbatim.
+    pub operation_canonical: Option<Cow<'a, str>>,
+    /// By the catalogue, else `unknown`.
+    pub resource_category: Cow<'a, str>,
+    /// The verb: `login`, `create`, …, `other`.
+    pub action: Cow<'a, str>,
+    /// Verbatim, never invented.
+    pub status: Option<Cow<'a, str>>,
+    /// What came of the operation.
+    pub outcome: Outcome,
+    /// The kind of principal.
+    pub principal_type: Option<PrincipalType>,
+    /// The principal's id.
+    pub principal_id: Option<Cow<'a, str>>,
+    /// The principal's name; a user's e-mail address.
+    pub principal_name: Option<Cow<'a, str>>,
+    /// The API key that was used.
+    pub principal_api_key_id: Option<Cow<'a, str>>,
+    /// The name of a user, if it is an address.
+    pub actor_email: Option<Cow<'a, str>>,
+    /// Verbatim.
+    pub x_forwarded_for: Option<Cow<'a, str>>,
+    /// The addresses of `x_forwarded_for`, cleaned.
+    pub ip_chain: Vec<Cow<'a, str>>,
+    /// From the right, the first address outside the trusted proxies.
+    pub client_ip: Option<Cow<'a, str>>,
+    /// Verbatim.
+    pub async_operation_id: Option<Cow<'a, str>>,
+    /// Out of the details.
+    pub namespace: Option<Cow<'a, str>>,
+    /// JSON text without line breaks.
+    pub details: Option<Cow<'a, str>>,
+    /// Which field `details` is.
+    pub details_source: DetailsSource,
+    /// JSON text of an object: every deprecated field that was present and not empty, verbatim.
+    pub deprecated: Cow<'a, str>,
+    /// JSON text of an object: every top-level field that is not known.
+    pub unknown_fields: Cow<'a, str>,
+    /// The decisions taken, in RECORDS.md's order.
+    pub notes: Vec<Cow<'a, str>>,
+    /// The record's own JSON text, as it came.
+    pub raw: Cow<'a, str>,
+}
+
+/// What came of an operation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Neither status nor level tell.
+    #[default]
+    Unknown,
+    /// The status is OK, or the level is informational.
+    Success,
+    /// Any other status, or an error level.
+    Failure,
+}
+
+impl Outcome {
+    /// The word in the archive.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Success => "success",
+            Self::Failure => "failure",
+        }
+    }
+}
+
+/// The kind of principal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PrincipalType {
+    /// A person.
+    User,
+    /// A service account.
+    ServiceAccount,
+    /// Anything else that was named.
+    Other,
+}
+
+impl PrincipalType {
+    /// The word in the archive.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::ServiceAccount => "service_account",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// Which field the details came from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DetailsSource {
+    /// There are none.
+    #[default]
+    None,
+    /// The current field.
+    RawDetails,
+    /// The deprecated field.
+    Details,
+}
+
+impl DetailsSource {
+    /// The word in the archive.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::RawDetails => "raw_details",
+            Self::Details => "details",
+        }
+    }
+}
+
+/// Why something went to quarantine (RECORDS.md N6 and framing). The only reasons there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RejectReason {
+    /// Not JSON.
+    InvalidJson,
+    /// Not UTF-8.
+    NotUtf8,
+    /// JSON, but no object.
+    NotAnObject,
+    /// An object with no known key at all.
+    NotAnAuditRecord,
+    /// `emit_time` is there and is no time; bare numbers are not.
+    EmitTimeInvalid,
+    /// `version` is there and is no 32-bit integer.
+    VersionInvalid,
+    /// gzip or zstd by its first bytes, but damaged.
+    DecompressionFailed,
+    /// Larger than `limits.max_payload_bytes` once decompressed.
+    PayloadTooLarge,
+}
+
+impl RejectReason {
+    /// The word in the archive.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidJson => "invalid_json",
+            Self::NotUtf8 => "not_utf8",
+            Self::NotAnObject => "not_an_object",
+            Self::NotAnAuditRecord => "not_an_audit_record",
+            Self::EmitTimeInvalid => "emit_time_invalid",
+            Self::VersionInvalid => "version_invalid",
+            Self::DecompressionFailed => "decompression_failed",
+            Self::PayloadTooLarge => "payload_too_large",
+        }
+    }
+}
+
+/// The part of the configuration that decides what a record becomes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rules {
+    /// Proxies whose addresses are passed over when the client's is looked for.
+    pub trusted_proxies: Vec<ipnet::IpNet>,
+    /// The most that a payload may hold, in bytes, after decompression.
+    pub max_payload_bytes: u64,
+}

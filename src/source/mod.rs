@@ -1,0 +1,105 @@
+//! 1. Payloads come in: the [`Source`] port.
+
+mod position;
+
+use std::fmt;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
+
+pub use position::{Checkpoint, Position, Range, RecordPosition, SequenceNumber};
+
+/// A shard's name: a Kinesis shard id, a spool's name, or the path of a file below the source's directory (with `/`
+/// between the parts).
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ShardId(SmolStr);
+
+impl ShardId {
+    /// The shard of this name.
+    pub fn new(name: impl AsRef<str>) -> Self {
+        Self(SmolStr::new(name))
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ShardId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for ShardId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What a source reads from; the archive's `source_kind`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SourceKind {
+    /// Files of a directory.
+    File,
+    /// An Amazon Kinesis stream.
+    Kinesis,
+    /// A Google Pub/Sub subscription, by way of its spool.
+    Pubsub,
+}
+
+impl SourceKind {
+    /// The word used in configuration and in the archive.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Kinesis => "kinesis",
+            Self::Pubsub => "pubsub",
+        }
+    }
+}
+
+/// A shard as its source lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shard {
+    /// Its name.
+    pub id: ShardId,
+    /// The shards it came from; it is read only after all of them have ended.
+    pub parents: Vec<ShardId>,
+    /// Where it ended when it was listed, for a reader that is to stop there.
+    pub end: Target,
+}
+
+/// The place at which a one-shot reader stops: everything before it is read, nothing behind it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The first sequence number that is *not* to be read (for a file: its length in bytes).
+    pub before: SequenceNumber,
+    /// How many bytes lie before it, where the source knows; for showing progress.
+    pub bytes: Option<u64>,
+}
+
+/// One unit of a stream: a Kinesis user record, a Pub/Sub message, a line (or a document of several lines) of a file.
+/// It holds any number of JSON values (RECORDS.md, framing).
+#[derive(Clone, Debug)]
+pub struct Payload {
+    /// Where it stands.
+    pub position: Position,
+    /// When the stream received it.
+    pub arrival: Timestamp,
+    /// Its bytes, as they came.
+    pub data: Bytes,
+}
+
+impl Payload {
+    /// The checkpoint of a reader that has read up to and including this payload.
+    pub fn checkpoint(&self) -> Checkpoint {
+        Checkpoint::At { position: self.position.clone(), payload: crate::digest::Digest::of(&self.data) }
+    }
+}

@@ -1,0 +1,1 @@
+//! The archive read back and proved.
