@@ -1,5 +1,7 @@
 //! 7. Objects are put down: the [`ArchiveStore`] port.
 
+pub mod manifest;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 

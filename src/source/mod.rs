@@ -85,6 +85,92 @@ pub struct Target {
     pub bytes: Option<u64>,
 }
 
+/// Where a reader begins and where it stops.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// Everything up to here has been read. A source proves that it still has that payload (its digest), or says so.
+    pub after: Checkpoint,
+    /// Where to stop.
+    pub until: Until,
+    /// The arrival time to give to what is read, where the source has none of its own and is asked for a batch again.
+    pub arrival: Option<Timestamp>,
+}
+
+/// Where a reader stops.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// Nowhere: it waits for more.
+    Forever,
+    /// At the place that was the shard's end when it was listed.
+    Target(Target),
+    /// Behind this payload: the end of a batch that is read again.
+    Through(Checkpoint),
+}
+
+/// What a reader found next.
+#[derive(Clone, Debug)]
+pub struct Page {
+    /// Payloads in order; may be none.
+    pub payloads: Vec<Payload>,
+    /// What comes after them.
+    pub next: Next,
+    /// The time up to which the shard is known to be read once these payloads are.
+    pub read_through: Timestamp,
+    /// Payloads that the source no longer had, in front of these.
+    pub gap: Option<crate::lease::Gap>,
+}
+
+/// What comes after a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// More, at once.
+    More,
+    /// Nothing at the moment; asking again later may bring more.
+    CaughtUp,
+    /// Nothing: the place given by [`Until`] is reached.
+    Reached,
+    /// Nothing ever: the shard has ended.
+    ShardEnd,
+}
+
+/// Why a source can't be read; by what the caller can do.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// The same call may succeed later.
+    #[error("{shard}: {reason}")]
+    Unavailable {
+        /// What was read.
+        shard: ShardId,
+        /// What happened.
+        reason: String,
+    },
+    /// A human is needed; the shard stays where it is.
+    #[error("{shard}: {reason}")]
+    Stopped {
+        /// What was read.
+        shard: ShardId,
+        /// What is wrong, where, and what can be done.
+        reason: String,
+    },
+}
+
+/// Where payloads come from.
+#[async_trait]
+pub trait Source: Send + Sync {
+    /// Every shard there is, with the place at which it ends now. Parents stand before their children.
+    async fn shards(&self) -> Result<Vec<Shard>, SourceError>;
+
+    /// A reader of one shard.
+    async fn open(&self, shard: &ShardId, reading: Reading) -> Result<Box<dyn ShardReader>, SourceError>;
+}
+
+/// Reads one shard, in order.
+#[async_trait]
+pub trait ShardReader: Send {
+    /// The next page. Cancelling the call loses nothing.
+    async fn next(&mut self) -> Result<Page, SourceError>;
+}
+
 /// One unit of a stream: a Kinesis user record, a Pub/Sub message, a line (or a document of several lines) of a file.
 /// It holds any number of JSON values (RECORDS.md, framing).
 #[derive(Clone, Debug)]
