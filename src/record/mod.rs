@@ -1,9 +1,36 @@
 //! 2. Decode and 3. normalise: bytes become canonical records (RECORDS.md). Pure: no I/O, no clock.
+//!
+//! | step | function |
+//! |---|---|
+//! | a growing file is cut into payloads | [`split()`] |
+//! | a payload is decompressed | [`unpack`] |
+//! | its values become records or rejects | [`decode`] ([`elements`], then [`normalise()`]) |
+//! | a record is told from its copies | [`identity_of`], [`IdentityKey::core_of`] |
+
+mod canonical;
+mod client_ip;
+mod details;
+mod fields;
+mod framing;
+mod identity;
+mod normalise;
+mod notes;
+mod operations;
+mod scan;
+mod semantic;
+mod split;
+mod time;
 
 use std::borrow::Cow;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+
+pub use framing::{Element, Elements, Unpacked, elements, unpack};
+pub use identity::{CoreFields, IdentityKey, content_key, dedupe_key, identity_of};
+pub use normalise::normalise;
+pub use split::{Split, split};
+pub use time::format as format_time;
 
 /// The canonical record's `schema_version`.
 pub const SCHEMA_VERSION: i32 = 1;
@@ -182,4 +209,51 @@ pub struct Rules {
     pub trusted_proxies: Vec<ipnet::IpNet>,
     /// The most that a payload may hold, in bytes, after decompression.
     pub max_payload_bytes: u64,
+}
+
+/// What became of one value, or of what should have been one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decoded<'a> {
+    /// Its place within the payload; records and rejects count alike.
+    pub index: u32,
+    /// The record, or why there is none.
+    pub outcome: Result<Record<'a>, Reject<'a>>,
+}
+
+/// Something for quarantine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reject<'a> {
+    /// Why.
+    pub reason: RejectReason,
+    /// Its bytes as they came: a record's JSON text, a line, or a whole payload.
+    pub raw: &'a [u8],
+}
+
+/// The records and rejects of a payload, in order.
+///
+/// ```
+/// # use auditlake::record::{Rules, decode, unpack};
+/// let rules = Rules { max_payload_bytes: 1 << 20, ..Rules::default() };
+/// let payloads = [br#"{"operation":"UserLogin","status":"OK"}"#.as_slice(), b"no JSON"];
+/// let page: Vec<_> = payloads.iter().map(|payload| unpack(payload, rules.max_payload_bytes)).collect();
+/// let decoded: Vec<_> = page.iter().flat_map(|unpacked| decode(unpacked, &rules)).collect();
+/// assert_eq!(decoded[0].outcome.as_ref().unwrap().action, "login");
+/// assert_eq!(decoded[1].outcome.as_ref().unwrap_err().reason.as_str(), "invalid_json");
+/// ```
+pub fn decode<'a, 'r>(unpacked: &'a Unpacked<'_>, rules: &'r Rules) -> impl Iterator<Item = Decoded<'a>> + use<'a, 'r> {
+    let mut elements = elements(unpacked);
+    let mut members = scan::Members::default();
+    std::iter::from_fn(move || {
+        Some(match elements.advance(&mut members)? {
+            Element::Reject { index, reason, raw } => Decoded { index, outcome: Err(Reject { reason, raw }) },
+            Element::Value { index, json } => {
+                let record = if json.starts_with('{') {
+                    normalise::normalise_object(json, &members, rules)
+                } else {
+                    Err(RejectReason::NotAnObject)
+                };
+                Decoded { index, outcome: record.map_err(|reason| Reject { reason, raw: json.as_bytes() }) }
+            }
+        })
+    })
 }

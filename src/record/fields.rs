@@ -1,0 +1,282 @@
+//! The fields of a record as they came, under either spelling; nothing is decided here but which text is which field.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+
+use super::notes::{Note, Notes};
+use super::scan::{self, Member, Members};
+
+/// The fields that a record may have at its top.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Field {
+    LogId,
+    Version,
+    EmitTime,
+    Operation,
+    Status,
+    Principal,
+    XForwardedFor,
+    AsyncOperationId,
+    RawDetails,
+    // Deprecated, in the order in which the archive's column lists them.
+    UserEmail,
+    Level,
+    CallerIpAddress,
+    Details,
+    Category,
+    RequestId,
+}
+
+impl Field {
+    const COUNT: usize = 15;
+
+    /// The deprecated ones.
+    pub(super) const DEPRECATED: [Self; 6] =
+        [Self::UserEmail, Self::Level, Self::CallerIpAddress, Self::Details, Self::Category, Self::RequestId];
+
+    /// The `snake_case` name.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::LogId => "log_id",
+            Self::Version => "version",
+            Self::EmitTime => "emit_time",
+            Self::Operation => "operation",
+            Self::Status => "status",
+            Self::Principal => "principal",
+            Self::XForwardedFor => "x_forwarded_for",
+            Self::AsyncOperationId => "async_operation_id",
+            Self::RawDetails => "raw_details",
+            Self::UserEmail => "user_email",
+            Self::Level => "level",
+            Self::CallerIpAddress => "caller_ip_address",
+            Self::Details => "details",
+            Self::Category => "category",
+            Self::RequestId => "request_id",
+        }
+    }
+
+    /// The field of this name, and whether the name is in `camelCase`.
+    fn of(name: &str) -> Option<(Self, bool)> {
+        Some(match name {
+            "log_id" => (Self::LogId, false),
+            "logId" => (Self::LogId, true),
+            "version" => (Self::Version, false),
+            "emit_time" => (Self::EmitTime, false),
+            "emitTime" => (Self::EmitTime, true),
+            "operation" => (Self::Operation, false),
+            "status" => (Self::Status, false),
+            "principal" => (Self::Principal, false),
+            "x_forwarded_for" => (Self::XForwardedFor, false),
+            "xForwardedFor" => (Self::XForwardedFor, true),
+            "async_operation_id" => (Self::AsyncOperationId, false),
+            "asyncOperationId" => (Self::AsyncOperationId, true),
+            "raw_details" => (Self::RawDetails, false),
+            "rawDetails" => (Self::RawDetails, true),
+            "user_email" => (Self::UserEmail, false),
+            "userEmail" => (Self::UserEmail, true),
+            "level" => (Self::Level, false),
+            "caller_ip_address" => (Self::CallerIpAddress, false),
+            "callerIpAddress" => (Self::CallerIpAddress, true),
+            "details" => (Self::Details, false),
+            "category" => (Self::Category, false),
+            "request_id" => (Self::RequestId, false),
+            "requestId" => (Self::RequestId, true),
+            _ => return None,
+        })
+    }
+}
+
+/// Whether a record may have a top-level key of this name.
+pub(super) fn is_known_key(name: &str) -> bool {
+    Field::of(name).is_some()
+}
+
+/// N9: what protobuf libraries add, which says nothing.
+pub(super) fn is_artefact(name: &str) -> bool {
+    matches!(name, "$typeName" | "$unknown")
+}
+
+/// N1: null and `""` are missing.
+fn present(value: Option<&str>) -> Option<&str> {
+    value.filter(|value| !matches!(*value, "null" | "\"\""))
+}
+
+/// Both spellings of a field: the last value of each key (N13).
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Spellings<'a> {
+    snake: Option<&'a str>,
+    camel: Option<&'a str>,
+}
+
+impl<'a> Spellings<'a> {
+    /// The text that counts (N3), whatever its type.
+    pub(super) fn text(self) -> Option<&'a str> {
+        present(self.snake).or(present(self.camel))
+    }
+
+    /// The value that counts (N3): of the spellings that `read` accepts, snake before camel. Notes a spelling that is
+    /// refused (N5) and two that differ.
+    pub(super) fn read<T: PartialEq>(
+        self,
+        name: &str,
+        notes: &mut Notes,
+        read: impl Fn(&'a str) -> Option<T>,
+    ) -> Option<T> {
+        let mut accept = |value: Option<&'a str>| {
+            let read = read(present(value)?);
+            if read.is_none() {
+                notes.take_of(Note::TypeMismatch, name);
+            }
+            read
+        };
+        let (snake, camel) = (accept(self.snake), accept(self.camel));
+        match (snake, camel) {
+            (Some(snake), Some(camel)) => {
+                if snake != camel {
+                    notes.take_of(Note::SpellingConflict, name);
+                }
+                Some(snake)
+            }
+            (snake, camel) => snake.or(camel),
+        }
+    }
+
+    /// The value of a field that has one spelling only, or whose spellings are not compared.
+    pub(super) fn read_one<T>(
+        self,
+        name: &str,
+        notes: &mut Notes,
+        read: impl FnOnce(&'a str) -> Option<T>,
+    ) -> Option<T> {
+        let read = read(self.text()?);
+        if read.is_none() {
+            notes.take_of(Note::TypeMismatch, name);
+        }
+        read
+    }
+
+    /// The string that counts.
+    pub(super) fn string(self, name: &str, notes: &mut Notes) -> Option<Cow<'a, str>> {
+        self.read(name, notes, scan::string_of)
+    }
+
+    /// Both spellings, where they are present.
+    pub(super) fn both(self) -> (Option<&'a str>, Option<&'a str>) {
+        (present(self.snake), present(self.camel))
+    }
+
+    fn set(&mut self, camel: bool, value: &'a str) {
+        *(if camel { &mut self.camel } else { &mut self.snake }) = Some(value);
+    }
+}
+
+/// A record's top-level fields.
+#[derive(Debug)]
+pub(super) struct Fields<'a> {
+    fields: [Spellings<'a>; Field::COUNT],
+    /// What is not known, in order; a key that came again stands where it came last.
+    pub(super) unknown: Vec<Member<'a>>,
+    /// Whether there was a known key at all, with whatever value.
+    pub(super) any_known: bool,
+    /// Whether some object of the record has a key twice; then it is noted.
+    pub(super) repeats: bool,
+}
+
+impl<'a> Fields<'a> {
+    pub(super) fn collect(members: &Members<'a>, notes: &mut Notes) -> Self {
+        let repeats = members.may_repeat && note_repeats(&members.list, notes);
+        let mut collected =
+            Self { fields: Default::default(), unknown: Vec::new(), any_known: false, repeats };
+        for member in &members.list {
+            // A key spelled with escapes is the key it spells.
+            let name = member.name();
+            match Field::of(&name) {
+                Some((field, camel)) => {
+                    collected.any_known = true;
+                    collected.fields[field as usize].set(camel, member.value);
+                }
+                None if is_artefact(&name) => {}
+                None => collected.unknown.push(*member),
+            }
+        }
+        if repeats {
+            collected.unknown = last_of_each(collected.unknown);
+        }
+        collected
+    }
+
+    pub(super) fn get(&self, field: Field) -> Spellings<'a> {
+        self.fields[field as usize]
+    }
+
+    /// The string of a field.
+    pub(super) fn string(&self, field: Field, notes: &mut Notes) -> Option<Cow<'a, str>> {
+        self.get(field).string(field.name(), notes)
+    }
+}
+
+/// The fields of a record's principal.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct PrincipalFields<'a> {
+    pub(super) kind: Spellings<'a>,
+    pub(super) id: Spellings<'a>,
+    pub(super) name: Spellings<'a>,
+    pub(super) api_key_id: Spellings<'a>,
+}
+
+impl<'a> PrincipalFields<'a> {
+    /// `None` where the value is no object. Other keys, N9's among them, say nothing.
+    pub(super) fn of(value: &'a str) -> Option<Self> {
+        let mut fields = Self::default();
+        for member in scan::members_of(value)? {
+            match &*member.name() {
+                "type" => fields.kind.set(false, member.value),
+                "id" => fields.id.set(false, member.value),
+                "name" => fields.name.set(false, member.value),
+                "api_key_id" => fields.api_key_id.set(false, member.value),
+                "apiKeyId" => fields.api_key_id.set(true, member.value),
+                _ => {}
+            }
+        }
+        Some(fields)
+    }
+
+    /// Whether it says anything (N1).
+    pub(super) fn is_empty(&self) -> bool {
+        [self.kind, self.id, self.name, self.api_key_id].iter().all(|spellings| spellings.text().is_none())
+    }
+}
+
+/// Notes every key that an object has twice, at any depth (N13); whether there was one.
+fn note_repeats(members: &[Member<'_>], notes: &mut Notes) -> bool {
+    let mut seen = HashSet::with_capacity(members.len());
+    let mut found = false;
+    for member in members {
+        let name = member.name();
+        if seen.contains(&name) {
+            found = true;
+            notes.take_of(Note::DuplicateKey, &name);
+        }
+        seen.insert(name);
+    }
+    members.iter().fold(found, |found, member| note_repeats_of(member.value, notes) | found)
+}
+
+/// As [`note_repeats`], for any value.
+pub(super) fn note_repeats_of(value: &str, notes: &mut Notes) -> bool {
+    if let Some(members) = scan::members_of(value) {
+        note_repeats(&members, notes)
+    } else if let Some(elements) = scan::elements_of(value) {
+        elements.iter().fold(false, |found, element| note_repeats_of(element, notes) | found)
+    } else {
+        false
+    }
+}
+
+/// The last member of each name, in order (N13).
+pub(super) fn last_of_each(members: Vec<Member<'_>>) -> Vec<Member<'_>> {
+    let mut seen = HashSet::with_capacity(members.len());
+    let mut kept: Vec<_> = members.into_iter().rev().filter(|member| seen.insert(member.name())).collect();
+    kept.reverse();
+    kept
+}

@@ -1,0 +1,411 @@
+//! Strict JSON (RFC 8259) in one pass, without building anything: where does a value end, and what are an object's
+//! members? The text is UTF-8 already; nothing here recurses.
+//!
+//! What counts as JSON is what `serde_json` takes for a `Value`, numbers beyond its range aside: no leading zeros, no
+//! raw control characters, no lone surrogates in `\u` escapes, at most 127 levels.
+
+use std::borrow::Cow;
+
+/// Why no value ends here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// The bytes so far begin no JSON value.
+    Invalid,
+    /// The bytes so far may begin a value; they end inside of it.
+    Incomplete,
+}
+
+/// One member of an object, as it is spelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Member<'a> {
+    /// Between the quotes, escapes and all.
+    pub(super) key: &'a str,
+    /// The value's text.
+    pub(super) value: &'a str,
+}
+
+impl<'a> Member<'a> {
+    /// The key without escapes.
+    pub(super) fn name(&self) -> Cow<'a, str> {
+        unescape(self.key)
+    }
+}
+
+/// As many levels as `serde_json` allows.
+const MAX_DEPTH: u32 = 127;
+
+/// The white space of JSON.
+pub(super) fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\n' | b'\r' | b'\t')
+}
+
+/// The first place from `at` on that is no white space.
+pub(super) fn skip_blank(text: &[u8], mut at: usize) -> usize {
+    while text.get(at).is_some_and(|byte| is_blank(*byte)) {
+        at += 1;
+    }
+    at
+}
+
+/// What stands at `at`, white space passed over.
+fn next(text: &[u8], at: usize) -> Result<(usize, u8), Stop> {
+    let at = skip_blank(text, at);
+    text.get(at).map(|byte| (at, *byte)).ok_or(Stop::Incomplete)
+}
+
+/// The end of the value that begins at `start`.
+pub(super) fn value(text: &[u8], start: usize) -> Result<usize, Stop> {
+    value_in(text, start, &mut Nest::new())
+}
+
+/// The members of an object.
+#[derive(Debug, Default)]
+pub(super) struct Members<'a> {
+    /// In order.
+    pub(super) list: Vec<Member<'a>>,
+    /// Whether some object, this one or one inside of it, may have a key twice. Errs on the side of `true`.
+    pub(super) may_repeat: bool,
+}
+
+/// The members of the object that begins at `start`, and its end.
+pub(super) fn object<'a>(text: &'a str, start: usize, members: &mut Members<'a>) -> Result<usize, Stop> {
+    let bytes = text.as_bytes();
+    members.list.clear();
+    members.may_repeat = false;
+    if bytes.get(start) != Some(&b'{') {
+        return Err(Stop::Invalid);
+    }
+    let mut nest = Nest::new();
+    nest.open(true)?;
+    let (mut at, byte) = next(bytes, start + 1)?;
+    if byte == b'}' {
+        return Ok(at + 1);
+    }
+    loop {
+        let (key_end, value_start) = nest.key(bytes, at)?;
+        let value_end = value_in(bytes, value_start, &mut nest)?;
+        members.list.push(Member { key: &text[at + 1..key_end - 1], value: &text[value_start..value_end] });
+        match next(bytes, value_end)? {
+            (comma, b',') => at = next(bytes, comma + 1)?.0,
+            (end, b'}') => {
+                members.may_repeat = nest.keys.repeated;
+                return Ok(end + 1);
+            }
+            _ => return Err(Stop::Invalid),
+        }
+    }
+}
+
+/// The end of a value inside of the containers that `nest` has open.
+fn value_in(text: &[u8], start: usize, nest: &mut Nest) -> Result<usize, Stop> {
+    let base = nest.depth;
+    let mut at = start;
+    loop {
+        at = match text.get(at) {
+            None => return Err(Stop::Incomplete),
+            Some(b'"') => string(text, at)?,
+            Some(b'{') => {
+                nest.open(true)?;
+                let (first, byte) = next(text, at + 1)?;
+                if byte != b'}' {
+                    at = nest.key(text, first)?.1;
+                    continue;
+                }
+                nest.close();
+                first + 1
+            }
+            Some(b'[') => {
+                nest.open(false)?;
+                let (first, byte) = next(text, at + 1)?;
+                if byte != b']' {
+                    at = first;
+                    continue;
+                }
+                nest.close();
+                first + 1
+            }
+            Some(_) => scalar(text, at)?,
+        };
+        match nest.after_value(text, at, base)? {
+            (end, true) => return Ok(end),
+            (next, false) => at = next,
+        }
+    }
+}
+
+/// Which containers are open: one bit a level, set for objects.
+struct Nest {
+    objects: u128,
+    depth: u32,
+    keys: Keys,
+}
+
+impl Nest {
+    fn new() -> Self {
+        Self { objects: 0, depth: 0, keys: Keys::new() }
+    }
+
+    fn open(&mut self, object: bool) -> Result<(), Stop> {
+        if self.depth == MAX_DEPTH {
+            return Err(Stop::Invalid);
+        }
+        self.keys.starts[self.depth as usize] = self.keys.count as u8;
+        self.depth += 1;
+        self.objects = (self.objects << 1) | u128::from(object);
+        Ok(())
+    }
+
+    fn close(&mut self) {
+        self.depth -= 1;
+        self.objects >>= 1;
+        self.keys.count = self.keys.starts[self.depth as usize].into();
+    }
+
+    /// The end of the key at `at`, and where its value begins.
+    fn key(&mut self, text: &[u8], at: usize) -> Result<(usize, usize), Stop> {
+        let (end, value) = key(text, at)?;
+        self.keys.add(self.depth, &text[at + 1..end - 1]);
+        Ok((end, value))
+    }
+
+    /// From behind a value to the next value's first byte, or (`true`) to the end of the outermost one.
+    fn after_value(&mut self, text: &[u8], mut at: usize, base: u32) -> Result<(usize, bool), Stop> {
+        loop {
+            if self.depth == base {
+                return Ok((at, true));
+            }
+            let object = self.objects & 1 == 1;
+            match next(text, at)? {
+                (comma, b',') if object => {
+                    let (quote, _) = next(text, comma + 1)?;
+                    return Ok((self.key(text, quote)?.1, false));
+                }
+                (comma, b',') => return Ok((next(text, comma + 1)?.0, false)),
+                (end, b'}') if object => at = end + 1,
+                (end, b']') if !object => at = end + 1,
+                _ => return Err(Stop::Invalid),
+            }
+            self.close();
+        }
+    }
+}
+
+/// Hashes of the keys of the objects that are open, to notice a key that comes twice (N13).
+struct Keys {
+    hashes: [u32; Keys::MOST],
+    count: usize,
+    /// Where each level's keys begin.
+    starts: [u8; MAX_DEPTH as usize],
+    repeated: bool,
+}
+
+impl Keys {
+    /// More keys than this, and the question is left to the exact search.
+    const MOST: usize = 64;
+
+    fn new() -> Self {
+        Self { hashes: [0; Self::MOST], count: 0, starts: [0; MAX_DEPTH as usize], repeated: false }
+    }
+
+    fn add(&mut self, depth: u32, key: &[u8]) {
+        let start = usize::from(self.starts[depth as usize - 1]);
+        // An escape can spell a key in another way: the exact search knows.
+        let hash = Self::hash(key);
+        self.repeated |= self.hashes[start..self.count].contains(&hash) || key.contains(&b'\\');
+        match self.hashes.get_mut(self.count) {
+            Some(slot) => {
+                *slot = hash;
+                self.count += 1;
+            }
+            None => self.repeated = true,
+        }
+    }
+
+    fn hash(key: &[u8]) -> u32 {
+        const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
+        let word = match (key.first_chunk::<8>(), key.last_chunk::<8>()) {
+            (Some(first), Some(last)) => {
+                u64::from_le_bytes(*first).wrapping_mul(ODD).rotate_left(29) ^ u64::from_le_bytes(*last)
+            }
+            _ => key.iter().fold(0, |word, byte| word << 8 | u64::from(*byte)),
+        };
+        ((word ^ key.len() as u64).wrapping_mul(ODD) >> 32) as u32
+    }
+}
+
+/// The end of the key whose quote is at `at`, and where its value begins.
+pub(super) fn key(text: &[u8], at: usize) -> Result<(usize, usize), Stop> {
+    if text[at] != b'"' {
+        return Err(Stop::Invalid);
+    }
+    let end = string(text, at)?;
+    match next(text, end)? {
+        (colon, b':') => Ok((end, next(text, colon + 1)?.0)),
+        _ => Err(Stop::Invalid),
+    }
+}
+
+/// The end of the string whose opening quote is at `at`.
+fn string(text: &[u8], at: usize) -> Result<usize, Stop> {
+    let mut at = at + 1;
+    loop {
+        at += plain(&text[at..]);
+        match text.get(at) {
+            None => return Err(Stop::Incomplete),
+            Some(b'"') => return Ok(at + 1),
+            Some(b'\\') => at = escape(text, at)?,
+            Some(_) => return Err(Stop::Invalid),
+        }
+    }
+}
+
+/// How many bytes stand before the first quote, backslash or control character: eight at a time, since most strings
+/// of a record are shorter than a call of `memchr` is worth.
+fn plain(text: &[u8]) -> usize {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x8080_8080_8080_8080;
+    let mut at = 0;
+    while let Some(chunk) = text[at..].first_chunk::<8>() {
+        let word = u64::from_le_bytes(*chunk);
+        let quote = word ^ (ONES * 0x22);
+        let backslash = word ^ (ONES * 0x5c);
+        // The lowest bit set is exact; only bits above it may be borrowed.
+        let found = ((quote.wrapping_sub(ONES) & !quote)
+            | (backslash.wrapping_sub(ONES) & !backslash)
+            | (word.wrapping_sub(ONES * 0x20) & !word))
+            & HIGH;
+        if found != 0 {
+            return at + (found.trailing_zeros() / 8) as usize;
+        }
+        at += 8;
+    }
+    at + text[at..].iter().take_while(|byte| !matches!(byte, b'"' | b'\\' | 0..0x20)).count()
+}
+
+/// The end of the escape at `at`.
+fn escape(text: &[u8], at: usize) -> Result<usize, Stop> {
+    match text.get(at + 1) {
+        None => Err(Stop::Incomplete),
+        Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => Ok(at + 2),
+        Some(b'u') => match hex4(text, at + 2)? {
+            0xdc00..=0xdfff => Err(Stop::Invalid),
+            0xd800..=0xdbff => {
+                for (offset, expected) in [(6, b'\\'), (7, b'u')] {
+                    match text.get(at + offset) {
+                        None => return Err(Stop::Incomplete),
+                        Some(byte) if *byte == expected => {}
+                        Some(_) => return Err(Stop::Invalid),
+                    }
+                }
+                match hex4(text, at + 8)? {
+                    0xdc00..=0xdfff => Ok(at + 12),
+                    _ => Err(Stop::Invalid),
+                }
+            }
+            _ => Ok(at + 6),
+        },
+        Some(_) => Err(Stop::Invalid),
+    }
+}
+
+/// The four hexadecimal digits at `at`.
+fn hex4(text: &[u8], at: usize) -> Result<u32, Stop> {
+    (at..at + 4).try_fold(0, |number, at| {
+        let digit = char::from(*text.get(at).ok_or(Stop::Incomplete)?).to_digit(16).ok_or(Stop::Invalid)?;
+        Ok(number << 4 | digit)
+    })
+}
+
+/// The end of the literal or number at `at`.
+fn scalar(text: &[u8], at: usize) -> Result<usize, Stop> {
+    match text[at] {
+        b't' => literal(text, at, b"true"),
+        b'f' => literal(text, at, b"false"),
+        b'n' => literal(text, at, b"null"),
+        b'-' | b'0'..=b'9' => number(text, at),
+        _ => Err(Stop::Invalid),
+    }
+}
+
+fn literal(text: &[u8], at: usize, word: &[u8]) -> Result<usize, Stop> {
+    let rest = &text[at..];
+    if rest.starts_with(word) {
+        Ok(at + word.len())
+    } else if word.starts_with(rest) {
+        Err(Stop::Incomplete)
+    } else {
+        Err(Stop::Invalid)
+    }
+}
+
+fn number(text: &[u8], at: usize) -> Result<usize, Stop> {
+    let mut at = at + usize::from(text[at] == b'-');
+    at = match text.get(at) {
+        Some(b'0') => at + 1,
+        _ => digits(text, at)?,
+    };
+    if text.get(at) == Some(&b'.') {
+        at = digits(text, at + 1)?;
+    }
+    if matches!(text.get(at), Some(b'e' | b'E')) {
+        at += 1;
+        at += usize::from(matches!(text.get(at), Some(b'+' | b'-')));
+        at = digits(text, at)?;
+    }
+    Ok(at)
+}
+
+/// The end of one or more digits.
+fn digits(text: &[u8], at: usize) -> Result<usize, Stop> {
+    let rest = text.get(at..).unwrap_or_default();
+    match rest.iter().take_while(|byte| byte.is_ascii_digit()).count() {
+        0 if rest.is_empty() => Err(Stop::Incomplete),
+        0 => Err(Stop::Invalid),
+        count => Ok(at + count),
+    }
+}
+
+/// The characters that a string's inside spells; borrowed where there are no escapes.
+pub(super) fn unescape(inside: &str) -> Cow<'_, str> {
+    if memchr::memchr(b'\\', inside.as_bytes()).is_none() {
+        return Cow::Borrowed(inside);
+    }
+    // The scanner has checked every escape; what is no string after all stays as it is.
+    serde_json::from_str(&format!("\"{inside}\"")).map_or(Cow::Borrowed(inside), Cow::Owned)
+}
+
+/// The characters of a JSON string; `None` for another kind of value.
+pub(super) fn string_of(value: &str) -> Option<Cow<'_, str>> {
+    let inside = value.strip_prefix('"')?.strip_suffix('"')?;
+    Some(unescape(inside))
+}
+
+/// The elements of a valid JSON array; `None` for another kind of value.
+pub(super) fn elements_of(array: &str) -> Option<Vec<&str>> {
+    let bytes = array.as_bytes();
+    if bytes.first() != Some(&b'[') {
+        return None;
+    }
+    let mut elements = Vec::new();
+    let mut at = skip_blank(bytes, 1);
+    while bytes.get(at) != Some(&b']') {
+        let end = value(bytes, at).ok()?;
+        elements.push(&array[at..end]);
+        at = skip_blank(bytes, end);
+        if bytes.get(at) == Some(&b',') {
+            at = skip_blank(bytes, at + 1);
+        }
+    }
+    Some(elements)
+}
+
+/// The members of a valid JSON object; `None` for another kind of value.
+pub(super) fn members_of(object_text: &str) -> Option<Vec<Member<'_>>> {
+    let mut members = Members::default();
+    (object(object_text, 0, &mut members).ok()? == object_text.len()).then_some(members.list)
+}
+
+/// Whether `text` is exactly one JSON value with no space around it.
+pub(super) fn is_value(text: &str) -> bool {
+    value(text.as_bytes(), 0) == Ok(text.len())
+}
