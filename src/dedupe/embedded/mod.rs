@@ -13,6 +13,8 @@ mod head;
 mod index;
 mod log;
 mod segment;
+#[cfg(test)]
+mod tests;
 
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard};
