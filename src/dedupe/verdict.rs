@@ -109,7 +109,8 @@ mod tests {
     fn details_of_different_fields_are_not_compared() {
         let holder = Core { base: 1, details_source: DetailsSource::RawDetails, details: 10 };
         let copy = |details_source, details| Core { base: 1, details_source, details };
-        let judged = |core: Core| judge(1, &core, [Holder { version: 1, own: false, core: holder, verdict: Verdict::New }]);
+        let judged =
+            |core: Core| judge(1, &core, [Holder { version: 1, own: false, core: holder, verdict: Verdict::New }]);
         assert_eq!(judged(copy(DetailsSource::Details, 11)), Known(Verdict::Duplicate));
         assert_eq!(judged(copy(DetailsSource::RawDetails, 11)), Taken(Verdict::Conflict));
     }

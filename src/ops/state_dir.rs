@@ -108,7 +108,11 @@ impl StateDir {
     /// Looks at a directory without taking it, and changes nothing.
     pub fn look(path: impl Into<PathBuf>) -> Result<StateView, StateError> {
         let path = path.into();
-        if path.is_dir() && format_is_known(&path)? { Ok(StateView { path }) } else { Err(StateError::Missing { path }) }
+        if path.is_dir() && format_is_known(&path)? {
+            Ok(StateView { path })
+        } else {
+            Err(StateError::Missing { path })
+        }
     }
 
     /// Makes sure that the directory is used for one archive only. Durable once it returns.
@@ -164,8 +168,7 @@ fn claims(path: &Path) -> PathBuf {
 fn take_lock(directory: &Path) -> Result<File, StateError> {
     let path = directory.join("lock");
     // Not truncated: until the lock is ours, the process id in it is another's.
-    let mut file =
-        at(&path, OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path))?;
+    let mut file = at(&path, OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path))?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {

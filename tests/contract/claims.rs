@@ -1,5 +1,7 @@
 //! The contract of the [`Claims`] port.
 
+#![allow(clippy::unwrap_used)] // clippy knows test functions, not what they call
+
 use std::future::Future;
 use std::path::Path;
 use std::time::Duration;
@@ -23,7 +25,7 @@ async fn with_each_store<F: Future<Output = ()>>(test: impl Fn(Box<dyn Claims>) 
 }
 
 fn embedded(directory: &Path, segment_claims: u32) -> EmbeddedClaims {
-    let options = Options { segment_claims, ..Options::new(Duration::from_secs(35 * 86_400), [1; 16]) };
+    let options = Options { segment_claims, ..Options::new(Duration::from_hours(35 * 24), [1; 16]) };
     EmbeddedClaims::open(directory, options, now()).unwrap()
 }
 
@@ -90,7 +92,8 @@ async fn expect(claims: &dyn Claims, expected: &[(Arrival, Verdict)]) {
 async fn the_first_to_claim_wins_for_ever_and_every_other_copy_is_a_duplicate() {
     with_each_store(async |claims| {
         let other_index = Arrival { index: 1, ..copy("x", 1, 10) };
-        let other_sub_sequence = Arrival { position: Position { sub_sequence: 1, ..Position::new(10) }, ..copy("x", 1, 10) };
+        let other_sub_sequence =
+            Arrival { position: Position { sub_sequence: 1, ..Position::new(10) }, ..copy("x", 1, 10) };
         let other_shard = Arrival { shard: "b", ..copy("x", 1, 10) };
         let expected = [
             (copy("x", 1, 10), New),
@@ -208,7 +211,8 @@ async fn a_position_may_hold_many_identities_and_an_odd_name_is_as_good_as_any()
 #[tokio::test]
 async fn content_is_an_identity_without_versions() {
     with_each_store(async |claims| {
-        let content = |byte, core, position| Arrival { identity: Known::Content([byte; 32]), ..copy("", core, position) };
+        let content =
+            |byte, core, position| Arrival { identity: Known::Content([byte; 32]), ..copy("", core, position) };
         let expected = [
             (content(b'c', 1, 10), New),
             (content(b'd', 1, 11), New),

@@ -81,9 +81,8 @@ impl Head {
     /// Puts this head in place of the directory's. On an error either of them stands there.
     pub(super) fn write(&self, directory: &Path) -> Result<(), ClaimError> {
         let path = Self::path(directory);
-        let mut text = serde_json::to_string(self).map_err(|error| ClaimError::Damaged(error.to_string()))?;
-        let crc32 = crc32fast::hash(text.as_bytes());
-        text.push_str(&format!("\n{crc32:08x}\n"));
+        let json = serde_json::to_string(self).map_err(|error| ClaimError::Damaged(error.to_string()))?;
+        let text = format!("{json}\n{:08x}\n", crc32fast::hash(json.as_bytes()));
         disk::replace_file(&path, text.as_bytes())
             .map_err(|error| ClaimError::Unavailable(disk::explain(&path, &error)))
     }

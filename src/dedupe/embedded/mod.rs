@@ -95,8 +95,7 @@ impl EmbeddedClaims {
         let segment_claims = options.segment_claims.clamp(1, Location::SEGMENT_ENTRIES);
         let options = Options { segment_claims, ..options };
         let mut index = Index::new();
-        let log =
-            Log::open(directory.as_ref(), options.secret, |identity, location| index.insert(identity, location))?;
+        let log = Log::open(directory.as_ref(), options.secret, |identity, location| index.insert(identity, location))?;
         let (hashes, is_new) = (Hashes::new(log.secret()), log.is_new());
         let mut state = State { log, index, candidates: Vec::new() };
         state.expire(options.horizon(now))?;

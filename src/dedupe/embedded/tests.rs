@@ -425,14 +425,30 @@ async fn a_tail_that_could_not_be_written_costs_no_claim() {
 }
 
 #[tokio::test]
-async fn segment_numbers_beyond_those_that_a_location_holds_are_told_apart() {
+async fn segments_whose_numbers_come_round_again_are_told_apart() {
     let lab = Lab::new(1);
     let claims = lab.open();
-    let more_than_locations = 4200;
-    claim_all(&claims, 0..more_than_locations).await;
+    let last = u64::from(3 * Location::SEGMENTS) + 5;
+    claim_all(&claims, 0..last).await;
     assert_eq!(claims.len().unwrap(), 101);
-    for number in more_than_locations - 90..more_than_locations {
+    for number in last - 50..last {
         assert_eq!(claim(&claims, number, number).await.unwrap(), Verdict::New);
-        assert!(is_taken(&claims, number).await);
     }
+    claims.flush().await.unwrap();
+    let claims = lab.open_at(last.cast_signed()).unwrap();
+    for number in last - 50..last {
+        assert_eq!(claim(&claims, number, number).await.unwrap(), Verdict::New);
+        assert_eq!(claims.len().unwrap(), 100);
+    }
+}
+
+#[tokio::test]
+async fn more_segments_than_can_be_told_apart_are_refused() {
+    let lab = Lab::new(1);
+    let options = Options { segment_claims: 1, ..Options::new(Duration::from_secs(1_000_000), [5; 16]) };
+    let claims = EmbeddedClaims::open(lab.directory.path(), options, at(0)).unwrap();
+    let most = u64::from(Location::SEGMENTS);
+    claim_all(&claims, 0..most).await;
+    assert!(reason(claim(&claims, most, most).await.unwrap_err()).ends_with("as many segments as there can be"));
+    assert_eq!(claim(&claims, 0, 0).await.unwrap(), Verdict::New);
 }
