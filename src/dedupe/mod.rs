@@ -7,6 +7,10 @@
 //! | was claimed from another position, by an equal core | [`Verdict::Duplicate`] |
 //! | was claimed from other positions, by other cores only | [`Verdict::Conflict`]: it is kept, and its own core is claimed beside theirs |
 
+pub mod embedded;
+pub mod memory;
+mod verdict;
+
 use async_trait::async_trait;
 use jiff::Timestamp;
 

@@ -1,5 +1,8 @@
 //! 8. Who reads which shard, and how far they got: the [`LeaseStore`] port.
 
+pub mod embedded;
+pub mod memory;
+
 use std::fmt;
 
 use async_trait::async_trait;

@@ -1,1 +1,206 @@
-//! The contract of the port.
+//! The contract of the [`LeaseStore`] port.
+
+#![allow(clippy::unwrap_used)] // clippy knows test functions, not what they call
+
+use std::future::Future;
+
+use auditlake::lease::embedded::EmbeddedLeases;
+use auditlake::lease::memory::MemoryLeases;
+use auditlake::lease::{LeaseError, LeaseRow, LeaseStore, Pending, WorkerId};
+use auditlake::source::{Checkpoint, Position, SequenceNumber, ShardId};
+use tempfile::TempDir;
+
+/// Runs one test of the suite against a new store of each kind.
+async fn with_each_store<F: Future<Output = ()>>(test: impl Fn(Box<dyn LeaseStore>) -> F) {
+    test(Box::new(MemoryLeases::shared())).await;
+    let directory = TempDir::new().unwrap();
+    test(Box::new(EmbeddedLeases::open(directory.path()).unwrap())).await;
+}
+
+fn shard(name: &str) -> ShardId {
+    ShardId::new(name)
+}
+
+fn row(name: &str, counter: u64) -> LeaseRow {
+    LeaseRow { counter, ..LeaseRow::new(shard(name), Vec::new()) }
+}
+
+/// A row with something in every field.
+fn full_row(name: &str) -> LeaseRow {
+    let digest = auditlake::digest::Digest::of(b"payload");
+    let sequence = SequenceNumber::new("49590338271490256608559692538361571095921575989136588898");
+    let at = |sub_sequence| Checkpoint::At {
+        position: Position { sequence: sequence.clone(), sub_sequence },
+        payload: digest,
+    };
+    let pending: Pending = serde_json::from_value(serde_json::json!({
+        "batch_seq": 7,
+        "range": { "after": at(1), "through": at(2) },
+        "shard_end": true,
+        "window": { "start": "2026-11-21T09:30:00Z", "end": "2026-11-21T10:00:00Z" },
+        "arrival": "2026-11-21T09:30:00.123456Z",
+        "layout": {
+            "format": "parquet", "compression": "zstd", "compression_level": 3, "partition_by": ["dt"],
+            "keep_raw": true, "source_label": "é", "source_kind": "kinesis",
+            "rules": { "trusted_proxies": ["10.0.0.0/8"], "max_payload_bytes": 1_048_576 },
+        },
+        "gap": { "after": at(1), "from": null, "until": "2026-11-21T09:30:00Z" },
+    }))
+    .unwrap();
+    LeaseRow {
+        parents: vec![shard("p/1"), shard("p/2")],
+        owner: Some(WorkerId::new("worker é")),
+        counter: 3,
+        checkpoint: at(1),
+        ended: true,
+        batch_seq: u64::MAX,
+        chain_head: Some(digest),
+        pending: Some(pending),
+        ..LeaseRow::new(shard(name), Vec::new())
+    }
+}
+
+fn assert_conflict(result: &Result<(), LeaseError>, name: &str) {
+    assert!(matches!(result, Err(LeaseError::Conflict { shard: of }) if *of == shard(name)), "{result:?}");
+}
+
+#[tokio::test]
+async fn a_store_begins_empty() {
+    with_each_store(async |store| {
+        assert_eq!(store.list().await.unwrap(), []);
+        assert_eq!(store.get(&shard("a")).await.unwrap(), None);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_row_is_read_as_it_was_written() {
+    with_each_store(async |store| {
+        store.create(&full_row("a")).await.unwrap();
+        assert_eq!(store.get(&shard("a")).await.unwrap(), Some(full_row("a")));
+        assert_eq!(store.list().await.unwrap(), [full_row("a")]);
+        let bare = row("a", 4);
+        store.replace(&bare).await.unwrap();
+        assert_eq!(store.get(&shard("a")).await.unwrap(), Some(bare));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_row_is_created_once() {
+    with_each_store(async |store| {
+        store.create(&row("a", 0)).await.unwrap();
+        assert_conflict(&store.create(&row("a", 0)).await, "a");
+        assert_conflict(&store.create(&row("a", 1)).await, "a");
+        assert_eq!(store.get(&shard("a")).await.unwrap(), Some(row("a", 0)));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_row_is_replaced_only_by_its_successor() {
+    with_each_store(async |store| {
+        store.create(&row("a", 5)).await.unwrap();
+        for counter in [0, 4, 5, 7, u64::MAX] {
+            assert_conflict(&store.replace(&row("a", counter)).await, "a");
+        }
+        let next = LeaseRow { owner: Some(WorkerId::new("w")), ..row("a", 6) };
+        store.replace(&next).await.unwrap();
+        assert_conflict(&store.replace(&row("a", 6)).await, "a");
+        assert_eq!(store.get(&shard("a")).await.unwrap(), Some(next));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_row_that_is_not_there_is_not_replaced() {
+    with_each_store(async |store| {
+        for counter in [0, 1, 2] {
+            assert_conflict(&store.replace(&row("a", counter)).await, "a");
+        }
+        assert_eq!(store.list().await.unwrap(), []);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn of_many_at_once_one_wins() {
+    with_each_store(async |store| {
+        store.create(&row("a", 0)).await.unwrap();
+        let attempts = ["u", "v", "w"].map(|worker| LeaseRow { owner: Some(WorkerId::new(worker)), ..row("a", 1) });
+        let (first, second, third) =
+            tokio::join!(store.replace(&attempts[0]), store.replace(&attempts[1]), store.replace(&attempts[2]));
+        let won: Vec<usize> = (0..).zip([first, second, third]).filter(|(_, it)| it.is_ok()).map(|(i, _)| i).collect();
+        assert_eq!(won.len(), 1);
+        assert_eq!(store.get(&shard("a")).await.unwrap().as_ref(), Some(&attempts[won[0]]));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn rows_are_listed_in_the_order_of_their_shards() {
+    with_each_store(async |store| {
+        // In the order of their files' names these would stand otherwise: `/` is written as `%2F`.
+        let names = ["a", "a!", "a-1", "a/1", "a1", "b", "é", "ü"];
+        for name in ["é", "b", "a1", "a/1", "a-1", "ü", "a!", "a"] {
+            store.create(&row(name, 0)).await.unwrap();
+        }
+        let listed: Vec<String> = store.list().await.unwrap().iter().map(|row| row.shard.to_string()).collect();
+        assert_eq!(listed, names);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn any_name_is_a_shards_name() {
+    with_each_store(async |store| {
+        let long = "2026/11/21/audit-".repeat(18);
+        let (long_a, long_b, long_unicode) = (format!("{long}a"), format!("{long}b"), "日".repeat(300));
+        let names = [
+            "",
+            " ",
+            ".",
+            "..",
+            "../escape",
+            "/",
+            "a/b",
+            "a%2Fb",
+            "a b",
+            "a\\b",
+            "a\nb",
+            "a\0b",
+            "~",
+            "x.json",
+            "x.json.tmp",
+            ".hidden",
+            "shardId-000000000000",
+            "日本",
+            &long_a,
+            &long_b,
+            &long_unicode,
+        ];
+        for (name, owner) in names.iter().zip(0..) {
+            let owner: i32 = owner;
+            let created = LeaseRow { owner: Some(WorkerId::new(owner.to_string())), ..row(name, 0) };
+            store.create(&created).await.unwrap_or_else(|error| panic!("{name:?}: {error}"));
+            assert_conflict(&store.create(&created).await, name);
+            assert_eq!(store.get(&shard(name)).await.unwrap(), Some(created));
+        }
+        for name in names {
+            store.replace(&row(name, 1)).await.unwrap();
+        }
+        let mut sorted = names.map(shard);
+        sorted.sort();
+        let listed: Vec<ShardId> = store.list().await.unwrap().into_iter().map(|row| row.shard).collect();
+        assert_eq!(listed, sorted);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_store_says_whether_other_workers_can_be_alive() {
+    let directory = TempDir::new().unwrap();
+    assert!(EmbeddedLeases::open(directory.path()).unwrap().sole_worker());
+    assert!(MemoryLeases::for_a_sole_worker().sole_worker());
+    assert!(!MemoryLeases::shared().sole_worker());
+}

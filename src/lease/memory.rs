@@ -1,0 +1,66 @@
+//! [`LeaseStore`] in this process's memory, for tests.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+
+use super::{LeaseError, LeaseRow, LeaseStore};
+use crate::source::ShardId;
+
+/// Rows that are forgotten with the process.
+#[derive(Debug, Default)]
+pub struct MemoryLeases {
+    rows: Mutex<BTreeMap<ShardId, LeaseRow>>,
+    sole_worker: bool,
+}
+
+impl MemoryLeases {
+    /// No rows, for many workers.
+    pub fn shared() -> Self {
+        Self::default()
+    }
+
+    /// No rows, for one worker.
+    pub fn for_a_sole_worker() -> Self {
+        Self { sole_worker: true, ..Self::default() }
+    }
+
+    fn rows(&self) -> MutexGuard<'_, BTreeMap<ShardId, LeaseRow>> {
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl LeaseStore for MemoryLeases {
+    async fn list(&self) -> Result<Vec<LeaseRow>, LeaseError> {
+        Ok(self.rows().values().cloned().collect())
+    }
+
+    async fn get(&self, shard: &ShardId) -> Result<Option<LeaseRow>, LeaseError> {
+        Ok(self.rows().get(shard).cloned())
+    }
+
+    async fn create(&self, row: &LeaseRow) -> Result<(), LeaseError> {
+        let mut rows = self.rows();
+        if rows.contains_key(&row.shard) {
+            return Err(LeaseError::Conflict { shard: row.shard.clone() });
+        }
+        rows.insert(row.shard.clone(), row.clone());
+        Ok(())
+    }
+
+    async fn replace(&self, row: &LeaseRow) -> Result<(), LeaseError> {
+        match self.rows().get_mut(&row.shard) {
+            Some(stored) if Some(stored.counter) == row.counter.checked_sub(1) => {
+                *stored = row.clone();
+                Ok(())
+            }
+            _ => Err(LeaseError::Conflict { shard: row.shard.clone() }),
+        }
+    }
+
+    fn sole_worker(&self) -> bool {
+        self.sole_worker
+    }
+}
