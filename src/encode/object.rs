@@ -87,7 +87,8 @@ impl ObjectEncoder {
         self.rows
     }
 
-    /// What the object would come to, in bytes, if it ended now: within 20 % once a mebibyte of rows has come.
+    /// What the object would come to, in bytes, if it ended now: within 20 % once 1,024 rows or a
+    /// mebibyte of them have come; a guess before.
     pub fn encoded_bytes(&self) -> u64 {
         match &self.format {
             Writer::Parquet(writer) => writer.encoded_bytes(),

@@ -40,7 +40,7 @@ const STATISTICS_BYTES: usize = 64;
 /// What a footer and its indexes cost, a row group; measured, and small.
 const FOOTER_BYTES: u64 = 9 << 10;
 /// What rows come to before anything of the object has been compressed.
-const FIRST_GUESS: f64 = 0.2;
+const FIRST_GUESS: f64 = 0.13;
 
 /// What all objects of one layout share.
 #[derive(Debug)]
