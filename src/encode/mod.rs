@@ -1,11 +1,36 @@
 //! 6. Rows become the bytes of an object. Pure and deterministic: the same rows under the same layout give the same
 //! bytes, however they were handed over.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `schema.rs` | the columns, in one table that writers, readers and DDL follow |
+//! | `keys.rs` | what objects are called, and which partition a row is in |
+//! | `object.rs`, `batch.rs` | one object being written; all objects of a batch |
+//! | `parquet.rs` (`chunk.rs`, `pages.rs`), `json.rs`, `reject.rs` | the formats |
+//! | `read.rs` | the way back |
 
+mod batch;
+mod chunk;
+mod json;
+pub mod keys;
 mod layout;
+mod object;
+mod pages;
+mod parquet;
+pub mod read;
+mod reject;
+#[cfg(test)]
+mod samples;
+pub mod schema;
+pub mod time_text;
 
 use jiff::Timestamp;
 
+pub use batch::{BatchEncoder, FinishedObject};
 pub use layout::{Compression, Format, Layout, PartitionKey};
+pub use object::{EncodedObject, ObjectEncoder};
+pub use parquet::CREATED_BY;
+pub use reject::{REJECT_FIELDS, RejectRow};
 
 use crate::record::Record;
 use crate::source::{RecordPosition, ShardId};
@@ -22,4 +47,20 @@ pub struct Row<'a> {
     pub position: RecordPosition<'a>,
     /// When the stream received it.
     pub arrival: Timestamp,
+    /// Whether its identity had been claimed by another event: adds the note `dedupe_conflict` (RECORDS.md N11).
+    pub conflict: bool,
+}
+
+/// Why rows could not be encoded. Neither can be helped by trying again.
+#[derive(Debug, thiserror::Error)]
+pub enum EncodeError {
+    /// The layout asks for what does not exist.
+    #[error("{0}")]
+    Layout(String),
+    /// A Parquet writer refused.
+    #[error("parquet: {0}")]
+    Parquet(#[from] ::parquet::errors::ParquetError),
+    /// A compressor refused.
+    #[error("compression: {0}")]
+    Compression(#[from] std::io::Error),
 }

@@ -1,0 +1,142 @@
+//! All objects of a batch: one of events for each partition, one of rejects for each date of arrival.
+
+use std::collections::BTreeMap;
+
+use super::keys::{object_key, rejected_key, rejected_partition, write_partition_path};
+use super::object::Settings;
+use super::reject::write_reject;
+use super::{EncodeError, EncodedObject, Layout, ObjectEncoder, RejectRow, Row};
+use crate::archive::manifest::{ManifestObject, ObjectKind};
+use crate::batch::Window;
+use crate::digest::Digest;
+use crate::source::ShardId;
+
+/// An object of a batch, ready to be put.
+#[derive(Clone, Debug)]
+pub struct FinishedObject {
+    /// Its key, below the archive's root.
+    pub key: String,
+    /// What it holds.
+    pub kind: ObjectKind,
+    /// The SHA-256 of its bytes.
+    pub sha256: Digest,
+    /// Its bytes and what they hold.
+    pub object: EncodedObject,
+}
+
+impl FinishedObject {
+    /// Its line in the manifest.
+    pub fn manifest_object(&self) -> ManifestObject {
+        ManifestObject {
+            key: self.key.clone(),
+            kind: self.kind,
+            rows: self.object.rows,
+            bytes: self.object.bytes.len() as u64,
+            sha256: self.sha256,
+            min_emit_time: self.object.min_emit_time,
+            max_emit_time: self.object.max_emit_time,
+        }
+    }
+}
+
+/// Writes the objects of one batch, each row into its partition's.
+pub struct BatchEncoder {
+    settings: Settings,
+    events: BTreeMap<String, Events>,
+    rejects: BTreeMap<String, Rejects>,
+    encoded_bytes: u64,
+    memory_bytes: u64,
+    path: String,
+}
+
+/// A partition's object and what it last told about itself.
+struct Events {
+    object: ObjectEncoder,
+    encoded_bytes: u64,
+    memory_bytes: u64,
+}
+
+#[derive(Default)]
+struct Rejects {
+    lines: Vec<u8>,
+    rows: u64,
+}
+
+impl BatchEncoder {
+    /// An empty batch. Fails on a layout that can't be written.
+    pub fn new(layout: &Layout) -> Result<Self, EncodeError> {
+        Ok(Self {
+            settings: Settings::new(layout)?,
+            events: BTreeMap::new(),
+            rejects: BTreeMap::new(),
+            encoded_bytes: 0,
+            memory_bytes: 0,
+            path: String::new(),
+        })
+    }
+
+    /// Takes one row. Rows of a partition stay in the order in which they come.
+    pub fn append(&mut self, row: &Row<'_>) -> Result<(), EncodeError> {
+        write_partition_path(&mut self.path, row, &self.settings.layout);
+        if !self.events.contains_key(&self.path) {
+            let object = ObjectEncoder::with(&self.settings);
+            self.events.insert(self.path.clone(), Events { object, encoded_bytes: 0, memory_bytes: 0 });
+        }
+        let events = self.events.get_mut(&self.path).expect("it was put there");
+        events.object.append(row)?;
+        // Only this partition has changed: with hundreds open, asking all of them for each row would cost more than
+        // the encoding.
+        let (encoded, memory) = (events.object.encoded_bytes(), events.object.memory_bytes());
+        self.encoded_bytes = self.encoded_bytes - events.encoded_bytes + encoded;
+        self.memory_bytes = self.memory_bytes - events.memory_bytes + memory;
+        (events.encoded_bytes, events.memory_bytes) = (encoded, memory);
+        Ok(())
+    }
+
+    /// Takes one reject.
+    pub fn reject(&mut self, row: &RejectRow<'_>) {
+        let rejects = self.rejects.entry(rejected_partition(row.arrival)).or_default();
+        write_reject(&mut rejects.lines, row, &self.settings.layout);
+        rejects.rows += 1;
+    }
+
+    /// How many rows it has taken, rejects not among them.
+    pub fn rows(&self) -> u64 {
+        self.events.values().map(|events| events.object.rows()).sum()
+    }
+
+    /// What all objects would come to, in bytes, if they ended now.
+    pub fn encoded_bytes(&self) -> u64 {
+        self.encoded_bytes + self.rejects.values().map(|rejects| rejects.lines.len() as u64).sum::<u64>()
+    }
+
+    /// What all objects hold on the heap, in bytes. The caller cuts the batch before it passes its budget.
+    pub fn memory_bytes(&self) -> u64 {
+        self.memory_bytes + self.rejects.values().map(|rejects| rejects.lines.capacity() as u64).sum::<u64>()
+    }
+
+    /// The objects, in the order of their keys.
+    pub fn finish(self, window: &Window, shard: &ShardId, batch_seq: u64) -> Result<Vec<FinishedObject>, EncodeError> {
+        let layout = &self.settings.layout;
+        let mut objects = Vec::with_capacity(self.events.len() + self.rejects.len());
+        for (partition, events) in self.events {
+            let key = object_key(&partition, window, shard, batch_seq, layout);
+            objects.push(finished(key, ObjectKind::Events, events.object.finish()?));
+        }
+        for (partition, Rejects { lines, rows }) in self.rejects {
+            let object = EncodedObject { bytes: lines.into(), rows, min_emit_time: None, max_emit_time: None };
+            objects.push(finished(rejected_key(&partition, window, shard, batch_seq), ObjectKind::Rejected, object));
+        }
+        // One folder's name may begin with another's, so keys don't sort as folders do.
+        objects.sort_by(|a, b| a.key.cmp(&b.key));
+        Ok(objects)
+    }
+}
+
+fn finished(key: String, kind: ObjectKind, object: EncodedObject) -> FinishedObject {
+    FinishedObject { key, kind, sha256: Digest::of(&object.bytes), object }
+}
+
+#[cfg(test)]
+#[path = "batch_tests.rs"]
+mod tests;

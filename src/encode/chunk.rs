@@ -1,0 +1,115 @@
+//! Rows on their way into column writers: one Arrow array builder a column.
+
+use std::sync::Arc;
+
+use arrow_array::ArrayRef;
+use arrow_array::builder::{ArrayBuilder, Int32Builder, ListBuilder, StringBuilder, TimestampMicrosecondBuilder};
+
+use super::schema::{self, COLUMN_COUNT, COLUMNS, ColumnType, Value};
+use super::time_text::floor_micros;
+use super::{Layout, Row};
+
+/// A chunk is full with the row that reaches either bound. Each partition of a batch holds one, so it is small; each
+/// costs a call into every column writer, so it is not tiny.
+pub(super) const CHUNK_ROWS: u64 = 1_024;
+pub(super) const CHUNK_BYTES: u64 = 1 << 20;
+
+/// The rows of an object that no column writer has seen.
+pub(super) struct Chunk {
+    columns: Vec<Builder>,
+    plain: [u64; COLUMN_COUNT],
+    total: u64,
+    rows: u64,
+    position: String,
+}
+
+/// A chunk as arrays.
+pub(super) struct Finished {
+    pub(super) arrays: Vec<ArrayRef>,
+    pub(super) plain: [u64; COLUMN_COUNT],
+    pub(super) rows: u64,
+}
+
+enum Builder {
+    Int(Int32Builder),
+    Text(StringBuilder),
+    TextList(ListBuilder<StringBuilder>),
+    Time(TimestampMicrosecondBuilder),
+}
+
+impl Default for Chunk {
+    fn default() -> Self {
+        let columns = COLUMNS.iter().enumerate().map(|(index, column)| Builder::new(column.kind, index)).collect();
+        Self { columns, plain: [0; COLUMN_COUNT], total: 0, rows: 0, position: String::new() }
+    }
+}
+
+impl Chunk {
+    pub(super) fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    pub(super) fn plain_bytes(&self) -> u64 {
+        self.total
+    }
+
+    pub(super) fn append(&mut self, row: &Row<'_>, layout: &Layout) {
+        let values = schema::values(row, layout, &mut self.position);
+        for ((builder, plain), value) in self.columns.iter_mut().zip(&mut self.plain).zip(values) {
+            let bytes = value.plain_bytes();
+            *plain += bytes;
+            self.total += bytes;
+            builder.append(value);
+        }
+        self.rows += 1;
+    }
+
+    /// The rows so far; the chunk is empty after it, and gives its memory back.
+    pub(super) fn finish(&mut self) -> Finished {
+        let full = std::mem::take(self);
+        let arrays = full.columns.into_iter().map(Builder::finish).collect();
+        Finished { arrays, plain: full.plain, rows: full.rows }
+    }
+
+    /// Builders double as they grow, so they may hold twice what is in them.
+    pub(super) fn memory_bytes(&self) -> u64 {
+        2 * self.total + (COLUMN_COUNT * size_of::<Builder>()) as u64
+    }
+}
+
+impl Builder {
+    fn new(kind: ColumnType, index: usize) -> Self {
+        match kind {
+            ColumnType::Int => Self::Int(Int32Builder::with_capacity(0)),
+            ColumnType::Text | ColumnType::Json => Self::Text(StringBuilder::with_capacity(0, 0)),
+            ColumnType::TextList => {
+                let items = ListBuilder::with_capacity(StringBuilder::with_capacity(0, 0), 0);
+                Self::TextList(items.with_field(schema::element_field(index)))
+            }
+            ColumnType::Time => Self::Time(TimestampMicrosecondBuilder::with_capacity(0).with_timezone("UTC")),
+        }
+    }
+
+    fn append(&mut self, value: Value<'_>) {
+        match (self, value) {
+            (Self::Int(builder), Value::Int(number)) => builder.append_value(number),
+            (Self::Text(builder), Value::Text(text) | Value::Json(text)) => builder.append_option(text),
+            (Self::Time(builder), Value::Time(at)) => builder.append_option(at.map(floor_micros)),
+            (Self::TextList(builder), Value::TextList(items, last)) => {
+                let items = items.iter().map(AsRef::as_ref).chain(last);
+                items.for_each(|item| builder.values().append_value(item));
+                builder.append(true);
+            }
+            _ => unreachable!("the values of a row stand in the order of the columns, which a test proves"),
+        }
+    }
+
+    fn finish(self) -> ArrayRef {
+        match self {
+            Self::Int(mut builder) => Arc::new(builder.finish()),
+            Self::Text(mut builder) => Arc::new(builder.finish()),
+            Self::TextList(mut builder) => ArrayBuilder::finish(&mut builder),
+            Self::Time(mut builder) => Arc::new(builder.finish()),
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! Rows to NDJSON, one object a line, plain or as *one* gzip member or zstd frame (readers stop at the first of
+//! several).
+
+use std::borrow::Cow;
+use std::io::Write;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use flate2::{GzBuilder, write::GzEncoder};
+use zstd::stream::write::Encoder as ZstdEncoder;
+
+use super::schema::{self, COLUMNS, Value};
+use super::time_text::write_rfc3339;
+use super::{Compression, EncodeError, Layout, Row};
+
+/// Text gathers up to here before it is compressed: a partition of a few rows holds no compressor.
+const HELD_BYTES: usize = 256 << 10;
+/// What text comes to before any has been compressed.
+const FIRST_GUESS: f64 = 0.15;
+
+/// One NDJSON object being written.
+pub(super) struct JsonEncoder {
+    layout: Arc<Layout>,
+    /// Lines that the compressor has not seen; without compression, all of them.
+    held: Vec<u8>,
+    compressor: Option<Compressor>,
+    /// Text that the compressor has seen, and how much it had seen when it last gave something out.
+    fed: u64,
+    fed_at_output: u64,
+    position: String,
+}
+
+enum Compressor {
+    Gzip(GzEncoder<Vec<u8>>),
+    Zstd(ZstdEncoder<'static, Vec<u8>>),
+}
+
+impl Layout {
+    /// The level, if it is one that the compression has.
+    pub(super) fn level_in(&self, levels: RangeInclusive<i32>) -> Result<i32, EncodeError> {
+        let level = self.compression_level;
+        if levels.contains(&level) {
+            return Ok(level);
+        }
+        let (least, most) = levels.into_inner();
+        Err(EncodeError::Layout(format!("compression_level must be from {least} to {most}, not {level}")))
+    }
+}
+
+/// Whether NDJSON can be written as the layout says.
+pub(super) fn check(layout: &Layout) -> Result<(), EncodeError> {
+    match layout.compression {
+        Compression::None => Ok(()),
+        Compression::Gzip => layout.level_in(0..=9).map(|_| ()),
+        Compression::Zstd => layout.level_in(1..=22).map(|_| ()),
+        Compression::Snappy => {
+            Err(EncodeError::Layout("snappy is for parquet only; ndjson takes zstd, gzip or none".into()))
+        }
+    }
+}
+
+impl JsonEncoder {
+    pub(super) fn new(layout: Arc<Layout>) -> Self {
+        Self { layout, held: Vec::new(), compressor: None, fed: 0, fed_at_output: 0, position: String::new() }
+    }
+
+    /// Takes one row.
+    pub(super) fn append(&mut self, row: &Row<'_>) -> Result<(), EncodeError> {
+        write_row(&mut self.held, row, &self.layout, &mut self.position);
+        if self.layout.compression != Compression::None && self.held.len() >= HELD_BYTES {
+            self.compress_held()?;
+        }
+        Ok(())
+    }
+
+    /// What the object would come to if it ended now, about.
+    pub(super) fn encoded_bytes(&self) -> u64 {
+        if self.layout.compression == Compression::None {
+            return self.held.len() as u64;
+        }
+        let out = self.compressor.as_ref().map_or(0, |compressor| compressor.out().len()) as f64;
+        let ratio = if self.fed_at_output == 0 { FIRST_GUESS } else { out / self.fed_at_output as f64 };
+        let waiting = self.fed - self.fed_at_output + self.held.len() as u64;
+        (out + waiting as f64 * ratio) as u64
+    }
+
+    /// What is held on the heap.
+    pub(super) fn memory_bytes(&self) -> u64 {
+        let compressor = self.compressor.as_ref().map_or(0, |compressor| {
+            compressor.out().capacity() as u64 + compressor.state_bytes(self.layout.compression_level)
+        });
+        self.held.capacity() as u64 + compressor + size_of::<Self>() as u64
+    }
+
+    /// The object.
+    pub(super) fn finish(mut self) -> Result<Vec<u8>, EncodeError> {
+        if self.layout.compression == Compression::None {
+            return Ok(self.held);
+        }
+        self.compress_held()?;
+        let compressor = self.compressor.take().expect("compress_held opens it");
+        Ok(match compressor {
+            Compressor::Gzip(encoder) => encoder.finish()?,
+            Compressor::Zstd(encoder) => encoder.finish()?,
+        })
+    }
+
+    fn compress_held(&mut self) -> Result<(), EncodeError> {
+        let compressor = match &mut self.compressor {
+            Some(compressor) => compressor,
+            slot => slot.insert(Compressor::new(&self.layout)?),
+        };
+        let before = compressor.out().len();
+        compressor.write(&self.held)?;
+        self.fed += self.held.len() as u64;
+        if compressor.out().len() > before {
+            self.fed_at_output = self.fed;
+        }
+        self.held.clear();
+        Ok(())
+    }
+}
+
+impl Compressor {
+    fn new(layout: &Layout) -> Result<Self, EncodeError> {
+        check(layout)?;
+        Ok(if layout.compression == Compression::Gzip {
+            // No name and no time of modification: nothing but the rows decides the bytes.
+            let level = flate2::Compression::new(layout.compression_level.unsigned_abs());
+            Self::Gzip(GzBuilder::new().mtime(0).operating_system(255).write(Vec::new(), level))
+        } else {
+            Self::Zstd(ZstdEncoder::new(Vec::new(), layout.compression_level)?)
+        })
+    }
+
+    fn write(&mut self, text: &[u8]) -> std::io::Result<()> {
+        match self {
+            Self::Gzip(encoder) => encoder.write_all(text),
+            Self::Zstd(encoder) => encoder.write_all(text),
+        }
+    }
+
+    fn out(&self) -> &Vec<u8> {
+        match self {
+            Self::Gzip(encoder) => encoder.get_ref(),
+            Self::Zstd(encoder) => encoder.get_ref(),
+        }
+    }
+
+    /// What a compressor allocates: its window and tables, by level (zstd's `ZSTD_estimateCStreamSize`, rounded up).
+    fn state_bytes(&self, level: i32) -> u64 {
+        match (self, level) {
+            (Self::Gzip(_), _) => 400 << 10,
+            (Self::Zstd(_), ..=4) => 5 << 20,
+            (Self::Zstd(_), 5..=9) => 16 << 20,
+            (Self::Zstd(_), 10..=16) => 48 << 20,
+            (Self::Zstd(_), _) => 256 << 20,
+        }
+    }
+}
+
+/// One line: every column in order, null where there is no value, `details`, `deprecated` and `unknown_fields` as the
+/// JSON that they are.
+fn write_row(out: &mut Vec<u8>, row: &Row<'_>, layout: &Layout, position: &mut String) {
+    let mut before = b'{';
+    for (column, value) in COLUMNS.iter().zip(schema::values(row, layout, position)) {
+        out.push(before);
+        before = b',';
+        out.push(b'"');
+        out.extend_from_slice(column.name.as_bytes());
+        out.extend_from_slice(b"\":");
+        write_value(out, value);
+    }
+    out.extend_from_slice(b"}\n");
+}
+
+fn write_value(out: &mut Vec<u8>, value: Value<'_>) {
+    match value {
+        Value::Text(None) | Value::Json(None) | Value::Time(None) => out.extend_from_slice(b"null"),
+        Value::Int(number) => write!(out, "{number}").expect("a vector takes all that is written"),
+        Value::Text(Some(text)) => write_string(out, text),
+        // JSON text without line breaks, by the record's promise.
+        Value::Json(Some(json)) => out.extend_from_slice(json.as_bytes()),
+        Value::Time(Some(at)) => {
+            out.push(b'"');
+            write_rfc3339(out, at);
+            out.push(b'"');
+        }
+        Value::TextList(items, last) => {
+            let mut before = b'[';
+            for item in items.iter().map(Cow::as_ref).chain(last) {
+                out.push(before);
+                before = b',';
+                write_string(out, item);
+            }
+            if before == b'[' {
+                out.push(b'[');
+            }
+            out.push(b']');
+        }
+    }
+}
+
+/// A JSON string; escapes only what JSON demands.
+pub(super) fn write_string(out: &mut Vec<u8>, text: &str) {
+    serde_json::to_writer(out, text).expect("a vector takes all that is written");
+}
+
+#[cfg(test)]
+#[path = "json_tests.rs"]
+mod tests;

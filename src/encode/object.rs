@@ -1,0 +1,116 @@
+//! One object of event rows being written, whatever its format.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+
+use super::json::{self, JsonEncoder};
+use super::parquet::{ParquetEncoder, ParquetSettings};
+use super::{EncodeError, Format, Layout, Row};
+
+/// An object's bytes and what a manifest tells about them.
+#[derive(Clone, Debug)]
+pub struct EncodedObject {
+    /// The object.
+    pub bytes: Bytes,
+    /// How many rows it holds.
+    pub rows: u64,
+    /// The earliest `emit_time` among them, full precision.
+    pub min_emit_time: Option<Timestamp>,
+    /// The latest.
+    pub max_emit_time: Option<Timestamp>,
+}
+
+/// What all objects of a batch share.
+pub(super) struct Settings {
+    pub(super) layout: Arc<Layout>,
+    parquet: Option<Arc<ParquetSettings>>,
+}
+
+impl Settings {
+    pub(super) fn new(layout: &Layout) -> Result<Self, EncodeError> {
+        let parquet = match layout.format {
+            Format::Parquet => Some(Arc::new(ParquetSettings::new(layout)?)),
+            Format::Ndjson => {
+                json::check(layout)?;
+                None
+            }
+        };
+        Ok(Self { layout: Arc::new(layout.clone()), parquet })
+    }
+}
+
+/// Writes one object of event rows, in the order in which they are appended.
+pub struct ObjectEncoder {
+    format: Writer,
+    rows: u64,
+    emit_times: Option<(Timestamp, Timestamp)>,
+}
+
+enum Writer {
+    Parquet(Box<ParquetEncoder>),
+    Json(Box<JsonEncoder>),
+}
+
+impl ObjectEncoder {
+    /// An empty object. Fails on a layout that can't be written; every layout it takes is written to the end.
+    pub fn new(layout: &Layout) -> Result<Self, EncodeError> {
+        Ok(Self::with(&Settings::new(layout)?))
+    }
+
+    pub(super) fn with(settings: &Settings) -> Self {
+        let layout = Arc::clone(&settings.layout);
+        let format = match &settings.parquet {
+            Some(parquet) => Writer::Parquet(Box::new(ParquetEncoder::new(Arc::clone(parquet), layout))),
+            None => Writer::Json(Box::new(JsonEncoder::new(layout))),
+        };
+        Self { format, rows: 0, emit_times: None }
+    }
+
+    /// Takes one row.
+    pub fn append(&mut self, row: &Row<'_>) -> Result<(), EncodeError> {
+        match &mut self.format {
+            Writer::Parquet(writer) => writer.append(row)?,
+            Writer::Json(writer) => writer.append(row)?,
+        }
+        self.rows += 1;
+        if let Some(at) = row.record.emit_time {
+            let (min, max) = self.emit_times.unwrap_or((at, at));
+            self.emit_times = Some((min.min(at), max.max(at)));
+        }
+        Ok(())
+    }
+
+    /// How many rows it has taken.
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// What the object would come to, in bytes, if it ended now: within 20 % once 1,024 rows or a
+    /// mebibyte of them have come; a guess before.
+    pub fn encoded_bytes(&self) -> u64 {
+        match &self.format {
+            Writer::Parquet(writer) => writer.encoded_bytes(),
+            Writer::Json(writer) => writer.encoded_bytes(),
+        }
+    }
+
+    /// What it holds on the heap, in bytes, compressors included.
+    pub fn memory_bytes(&self) -> u64 {
+        match &self.format {
+            Writer::Parquet(writer) => writer.memory_bytes(),
+            Writer::Json(writer) => writer.memory_bytes(),
+        }
+    }
+
+    /// The object.
+    pub fn finish(self) -> Result<EncodedObject, EncodeError> {
+        let bytes = match self.format {
+            Writer::Parquet(writer) => writer.finish()?,
+            Writer::Json(writer) => writer.finish()?,
+        };
+        let (min_emit_time, max_emit_time) = self.emit_times.unzip();
+        Ok(EncodedObject { bytes: bytes.into(), rows: self.rows, min_emit_time, max_emit_time })
+    }
+}

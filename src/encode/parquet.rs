@@ -1,0 +1,325 @@
+//! Rows to Parquet: the same rows give the same bytes.
+//!
+//! A row passes three bounds, each a function of the rows alone and never of the calls or of time: rows gather in
+//! *chunks* (so that an idle partition holds a few rows and no compressor), chunks go into column writers that cut
+//! *pages*, and *row groups* close before they grow large (so that memory stays flat).
+
+use std::sync::Arc;
+
+use arrow_schema::SchemaRef;
+use parquet::arrow::ArrowSchemaConverter;
+use parquet::arrow::arrow_writer::{ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves};
+use parquet::basic::{Compression as Codec, GzipLevel, ZstdLevel};
+use parquet::file::properties::{
+    BloomFilterProperties, EnabledStatistics, WriterProperties, WriterPropertiesPtr, WriterVersion,
+};
+use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::types::{ColumnPath, TypePtr};
+
+use super::chunk::{CHUNK_BYTES, CHUNK_ROWS, Chunk};
+use super::pages::{PageCounter, PageCounters};
+use super::schema::{self, COLUMN_COUNT, COLUMNS, ColumnType, Index};
+use super::{Compression, EncodeError, Layout, Row};
+
+/// The file's `created_by`. It names the form of the bytes and not the program's version, so that a batch begun by one
+/// version is finished by another with the same bytes; raise it when the same rows come to other bytes.
+pub const CREATED_BY: &str = "auditlake format 1";
+
+/// A row group closes with the chunk that reaches either bound. 64 Mi bytes of plain rows are what an engine reads as
+/// one task; more rows than these would double the bloom filter, which is kept in memory for every open object.
+const ROW_GROUP_ROWS: u64 = 64 * 1_024;
+const ROW_GROUP_BYTES: u64 = 64 << 20;
+
+/// Small enough that an open object holds little that is not compressed, large enough for compression to find repeats.
+const PAGE_BYTES: usize = 256 << 10;
+/// A dictionary that outgrows this was no gain.
+const DICTIONARY_BYTES: usize = 128 << 10;
+/// Long enough for every name, address and position; JSON text has no statistics at all.
+const STATISTICS_BYTES: usize = 64;
+
+/// What a footer and its indexes cost, a row group; measured, and small.
+const FOOTER_BYTES: u64 = 9 << 10;
+/// What rows come to before anything of the object has been compressed.
+const FIRST_GUESS: f64 = 0.13;
+
+/// What all objects of one layout share.
+#[derive(Debug)]
+pub(super) struct ParquetSettings {
+    arrow: SchemaRef,
+    root: TypePtr,
+    properties: WriterPropertiesPtr,
+    compressor_bytes: u64,
+}
+
+impl ParquetSettings {
+    pub(super) fn new(layout: &Layout) -> Result<Self, EncodeError> {
+        let arrow = schema::arrow_schema();
+        let root = ArrowSchemaConverter::new().convert(&arrow)?.root_schema_ptr();
+        let properties = Arc::new(properties(codec(layout)?));
+        Ok(Self { arrow, root, properties, compressor_bytes: compressor_bytes(layout) })
+    }
+}
+
+fn codec(layout: &Layout) -> Result<Codec, EncodeError> {
+    let level = layout.compression_level;
+    Ok(match layout.compression {
+        Compression::None => Codec::UNCOMPRESSED,
+        Compression::Snappy => Codec::SNAPPY,
+        Compression::Gzip => Codec::GZIP(GzipLevel::try_new(layout.level_in(0..=9)? as u32)?),
+        Compression::Zstd => {
+            layout.level_in(1..=22)?;
+            Codec::ZSTD(ZstdLevel::try_new(level)?)
+        }
+    })
+}
+
+/// What a column's compressor keeps allocated once it has compressed a page, by the sizes of zstd's tables at a source
+/// of [`PAGE_BYTES`]. The others' are too small to count.
+fn compressor_bytes(layout: &Layout) -> u64 {
+    match (layout.compression, layout.compression_level) {
+        (Compression::Zstd, ..=4) => 1 << 20,
+        (Compression::Zstd, _) => 4 << 20,
+        _ => 0,
+    }
+}
+
+fn properties(codec: Codec) -> WriterProperties {
+    let mut builder = WriterProperties::builder()
+        .set_writer_version(WriterVersion::PARQUET_1_0)
+        .set_created_by(CREATED_BY.to_owned())
+        .set_compression(codec)
+        .set_data_page_size_limit(PAGE_BYTES)
+        .set_dictionary_page_size_limit(DICTIONARY_BYTES)
+        .set_statistics_truncate_length(Some(STATISTICS_BYTES))
+        .set_column_index_truncate_length(Some(STATISTICS_BYTES));
+    for column in &COLUMNS {
+        let path = column_path(column);
+        let statistics = if column.index == Index::None { EnabledStatistics::None } else { EnabledStatistics::Page };
+        builder = builder
+            .set_column_dictionary_enabled(path.clone(), column.dictionary)
+            .set_column_statistics_enabled(path.clone(), statistics);
+        if column.index == Index::Bloom {
+            // Sized for a full row group; the writer folds it down to what the values need.
+            let filter = BloomFilterProperties::builder().with_fpp(0.01).with_max_ndv(ROW_GROUP_ROWS).build();
+            builder = builder.set_column_bloom_filter_properties(path, filter);
+        }
+    }
+    builder.build()
+}
+
+/// The path of the column's one leaf.
+fn column_path(column: &schema::Column) -> ColumnPath {
+    let parts: &[&str] = match column.kind {
+        ColumnType::TextList => &[column.name, "list", "element"],
+        _ => &[column.name],
+    };
+    ColumnPath::new(parts.iter().map(|part| (*part).to_owned()).collect())
+}
+
+/// One Parquet file being written.
+pub(super) struct ParquetEncoder {
+    settings: Arc<ParquetSettings>,
+    layout: Arc<Layout>,
+    /// Rows that no column writer has seen.
+    chunk: Chunk,
+    /// Nothing is opened for an object that has not filled a chunk.
+    file: Option<OpenFile>,
+    estimate: Estimate,
+}
+
+/// The part of a file that has left the first chunk.
+struct OpenFile {
+    writer: SerializedFileWriter<Vec<u8>>,
+    factory: ArrowRowGroupWriterFactory,
+    pages: PageCounters,
+    group: Option<RowGroup>,
+}
+
+/// The row group being written.
+struct RowGroup {
+    columns: Vec<ArrowColumnWriter>,
+    rows: u64,
+    /// Plain bytes of each column, and how many of them are known to be in finished pages.
+    plain: [u64; COLUMN_COUNT],
+    paged: [u64; COLUMN_COUNT],
+}
+
+/// What the size so far is known by.
+struct Estimate {
+    /// Final bytes of all but the rows in the chunk.
+    flushed: f64,
+    /// Final bytes per plain byte, of everything so far.
+    overall: f64,
+    /// The same of each column, in its last row group or a trial of its first chunk.
+    columns: [f64; COLUMN_COUNT],
+    /// Plain bytes of everything that left the chunk.
+    plain: u64,
+    /// Heap of everything but the chunk. Asking for it goes through every column, so it is asked once a chunk.
+    memory: u64,
+}
+
+impl ParquetEncoder {
+    pub(super) fn new(settings: Arc<ParquetSettings>, layout: Arc<Layout>) -> Self {
+        let estimate = Estimate {
+            flushed: FOOTER_BYTES as f64,
+            overall: FIRST_GUESS,
+            columns: [FIRST_GUESS; COLUMN_COUNT],
+            plain: 0,
+            memory: 0,
+        };
+        Self { settings, layout, chunk: Chunk::default(), file: None, estimate }
+    }
+
+    /// Takes one row.
+    pub(super) fn append(&mut self, row: &Row<'_>) -> Result<(), EncodeError> {
+        self.chunk.append(row, &self.layout);
+        if self.chunk.rows() >= CHUNK_ROWS || self.chunk.plain_bytes() >= CHUNK_BYTES {
+            self.flush_chunk()?;
+        }
+        Ok(())
+    }
+
+    /// What the file would come to if it ended now, about.
+    pub(super) fn encoded_bytes(&self) -> u64 {
+        (self.estimate.flushed + self.chunk.plain_bytes() as f64 * self.estimate.overall) as u64
+    }
+
+    /// What is held on the heap.
+    pub(super) fn memory_bytes(&self) -> u64 {
+        self.chunk.memory_bytes() + self.estimate.memory + size_of::<Self>() as u64
+    }
+
+    /// The file.
+    pub(super) fn finish(mut self) -> Result<Vec<u8>, EncodeError> {
+        self.flush_chunk()?;
+        let mut file = match self.file {
+            Some(file) => file,
+            None => OpenFile::new(&self.settings)?,
+        };
+        file.close_group()?;
+        Ok(file.writer.into_inner()?)
+    }
+
+    fn flush_chunk(&mut self) -> Result<(), EncodeError> {
+        if self.chunk.rows() == 0 {
+            return Ok(());
+        }
+        let file = match &mut self.file {
+            Some(file) => file,
+            slot => slot.insert(OpenFile::new(&self.settings)?),
+        };
+        let chunk = self.chunk.finish();
+        if self.estimate.plain == 0 {
+            self.estimate.columns = file.trial(&self.settings.arrow, &chunk)?;
+        }
+        self.estimate.plain += chunk.plain.iter().sum::<u64>();
+        if let Some(ratios) = file.write(&self.settings.arrow, &chunk)? {
+            self.estimate.columns = ratios;
+        }
+        self.estimate.flushed = file.encoded_bytes(&self.estimate.columns);
+        self.estimate.overall = self.estimate.flushed / self.estimate.plain as f64;
+        self.estimate.memory = file.memory_bytes(self.settings.compressor_bytes);
+        Ok(())
+    }
+}
+
+impl OpenFile {
+    fn new(settings: &ParquetSettings) -> Result<Self, EncodeError> {
+        let writer = SerializedFileWriter::new(Vec::new(), settings.root.clone(), settings.properties.clone())?;
+        let pages = PageCounters::default();
+        let factory = ArrowRowGroupWriterFactory::new(&writer, settings.arrow.clone())
+            .with_page_store_factory(Arc::new(PageCounter::new(pages.clone())));
+        Ok(Self { writer, factory, pages, group: None })
+    }
+
+    /// Writes a chunk; where that closes the row group, gives what each column came to, per plain byte.
+    fn write(
+        &mut self,
+        arrow: &SchemaRef,
+        chunk: &super::chunk::Finished,
+    ) -> Result<Option<[f64; COLUMN_COUNT]>, EncodeError> {
+        let group = match &mut self.group {
+            Some(group) => group,
+            slot => {
+                self.pages.reset();
+                let columns = self.factory.create_column_writers(self.writer.flushed_row_groups().len())?;
+                slot.insert(RowGroup { columns, rows: 0, plain: [0; COLUMN_COUNT], paged: [0; COLUMN_COUNT] })
+            }
+        };
+        for (index, (field, array)) in arrow.fields().iter().zip(&chunk.arrays).enumerate() {
+            let before = self.pages.bytes(index);
+            for leaf in compute_leaves(field, array)? {
+                group.columns[index].write(&leaf)?;
+            }
+            group.plain[index] += chunk.plain[index];
+            if self.pages.bytes(index) > before {
+                group.paged[index] = group.plain[index];
+            }
+        }
+        group.rows += chunk.rows;
+        let full = group.rows >= ROW_GROUP_ROWS || group.plain.iter().sum::<u64>() >= ROW_GROUP_BYTES;
+        if full { self.close_group() } else { Ok(None) }
+    }
+
+    fn close_group(&mut self) -> Result<Option<[f64; COLUMN_COUNT]>, EncodeError> {
+        let Some(group) = self.group.take() else { return Ok(None) };
+        let mut ratios = [0.0; COLUMN_COUNT];
+        let mut writer = self.writer.next_row_group()?;
+        for (index, column) in group.columns.into_iter().enumerate() {
+            let chunk = column.close()?;
+            ratios[index] = chunk.close().bytes_written as f64 / group.plain[index].max(1) as f64;
+            chunk.append_to_row_group(&mut writer)?;
+        }
+        writer.close()?;
+        Ok(Some(ratios))
+    }
+
+    /// What each column comes to, per plain byte, by encoding the chunk and throwing the result away. It is done once
+    /// an object: without it the size of columns too small to have filled a page would be a guess.
+    fn trial(&self, arrow: &SchemaRef, chunk: &super::chunk::Finished) -> Result<[f64; COLUMN_COUNT], EncodeError> {
+        let mut ratios = [0.0; COLUMN_COUNT];
+        let columns = self.factory.create_column_writers(0)?;
+        for (index, mut column) in columns.into_iter().enumerate() {
+            for leaf in compute_leaves(&arrow.fields()[index], &chunk.arrays[index])? {
+                column.write(&leaf)?;
+            }
+            ratios[index] = column.close()?.close().bytes_written as f64 / chunk.plain[index].max(1) as f64;
+        }
+        Ok(ratios)
+    }
+
+    fn encoded_bytes(&self, ratios: &[f64; COLUMN_COUNT]) -> f64 {
+        let closed = self.writer.bytes_written() as f64;
+        let footer = (FOOTER_BYTES * (self.writer.flushed_row_groups().len() as u64 + 1)) as f64;
+        let Some(group) = &self.group else { return closed + footer };
+        let open = (0..COLUMN_COUNT).map(|index| {
+            let (done, paged, plain) = (self.pages.bytes(index) as f64, group.paged[index], group.plain[index]);
+            if COLUMNS[index].dictionary {
+                // Its pages wait for their dictionary; the writer knows their sizes.
+                group.columns[index].get_estimated_total_bytes() as f64
+            } else if paged == 0 {
+                plain as f64 * ratios[index]
+            } else {
+                done + (plain - paged) as f64 * done / paged as f64
+            }
+        });
+        // A bloom filter of ten bits a value, to the next power of two.
+        closed + footer + open.sum::<f64>() + (group.rows * 10 / 8).next_power_of_two() as f64
+    }
+
+    fn memory_bytes(&self, compressor_bytes: u64) -> u64 {
+        let group = self.group.as_ref().map_or(0, |group| {
+            let held = |(index, column): (usize, &ArrowColumnWriter)| {
+                let compressor = if group.paged[index] > 0 { compressor_bytes } else { 0 };
+                column.memory_size() as u64 + compressor
+            };
+            group.columns.iter().enumerate().map(held).sum::<u64>()
+        });
+        // A file's vector grows by doubling and its writer buffers 8 KiB.
+        self.writer.inner().capacity() as u64 + (8 << 10) + group
+    }
+}
+
+#[cfg(test)]
+#[path = "parquet_tests.rs"]
+mod tests;

@@ -1,0 +1,110 @@
+use std::collections::HashSet;
+
+use bytes::Bytes;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::basic::Encoding;
+use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
+
+use super::*;
+use crate::encode::ObjectEncoder;
+use crate::encode::samples::{Sample, empty, generate, layout};
+
+fn encode(samples: &[Sample], layout: &Layout) -> Bytes {
+    let mut object = ObjectEncoder::new(layout).unwrap();
+    samples.iter().for_each(|sample| object.append(&sample.row()).unwrap());
+    object.finish().unwrap().bytes
+}
+
+fn metadata(bytes: &Bytes) -> ParquetMetaData {
+    ParquetMetaDataReader::new().with_page_index_policy(PageIndexPolicy::Required).parse_and_finish(bytes).unwrap()
+}
+
+#[test]
+fn the_same_rows_give_the_same_bytes() {
+    let samples = generate(3_000);
+    assert_eq!(encode(&samples, &layout()), encode(&samples, &layout()));
+}
+
+#[test]
+fn asking_for_sizes_between_rows_changes_no_byte() {
+    let samples = generate(3_000);
+    let mut object = ObjectEncoder::new(&layout()).unwrap();
+    for sample in &samples {
+        object.append(&sample.row()).unwrap();
+        assert!(object.encoded_bytes() > 0 && object.memory_bytes() > 0);
+    }
+    assert_eq!(object.finish().unwrap().bytes, encode(&samples, &layout()));
+}
+
+#[test]
+fn a_batch_of_nulls_has_the_schema_of_every_other() {
+    let nulls: Vec<_> = (0..10).map(empty).collect();
+    let schema = |bytes: Bytes| ParquetRecordBatchReaderBuilder::try_new(bytes).unwrap().schema().clone();
+    let all = [
+        schema(encode(&nulls, &layout())),
+        schema(encode(&generate(10), &layout())),
+        schema(encode(&[], &layout())),
+        schema(encode(&generate(10), &Layout { keep_raw: false, ..layout() })),
+    ];
+    for other in &all {
+        assert_eq!(other, &schema::arrow_schema());
+    }
+}
+
+#[test]
+fn row_groups_close_at_their_bound_and_nowhere_else() {
+    let mut sample = empty(0);
+    sample.record.raw = "x".repeat(4 << 20).into();
+    let bytes = encode(&vec![sample; 40], &layout());
+    let rows: Vec<_> = metadata(&bytes).row_groups().iter().map(|group| group.num_rows()).collect();
+    assert_eq!(rows, [16, 16, 8], "64 MiB are sixteen rows of 4 MiB");
+}
+
+#[test]
+fn a_file_says_nothing_of_program_or_machine() {
+    let bytes = encode(&generate(10), &layout());
+    let metadata = metadata(&bytes);
+    let file = metadata.file_metadata();
+    assert_eq!(file.created_by(), Some(CREATED_BY));
+    assert_eq!(file.version(), 1);
+    assert!(file.key_value_metadata().is_none(), "no ARROW:schema");
+}
+
+#[test]
+fn dictionaries_statistics_and_bloom_filters_are_where_the_table_says() {
+    let bytes = encode(&generate(5_000), &layout());
+    let metadata = metadata(&bytes);
+    for group in metadata.row_groups() {
+        for (column, chunk) in COLUMNS.iter().zip(group.columns()) {
+            let encodings: HashSet<_> = chunk.encodings().collect();
+            let dictionary =
+                encodings.contains(&Encoding::RLE_DICTIONARY) || encodings.contains(&Encoding::PLAIN_DICTIONARY);
+            assert_eq!(dictionary, column.dictionary, "{}", column.name);
+            assert_eq!(chunk.statistics().is_some(), column.index != Index::None, "{}", column.name);
+            assert_eq!(chunk.bloom_filter_offset().is_some(), column.index == Index::Bloom, "{}", column.name);
+            assert!(chunk.offset_index_offset().is_some(), "{}", column.name);
+            assert_eq!(chunk.column_index_offset().is_some(), column.index != Index::None, "{}", column.name);
+        }
+    }
+}
+
+#[test]
+fn the_bloom_filter_of_a_small_file_is_small_and_misses_nothing() {
+    let samples = generate(100);
+    let bytes = encode(&samples, &layout());
+    let metadata = metadata(&bytes);
+    let chunk = metadata.row_group(0).column(schema::column_index("log_id").unwrap());
+    assert!(chunk.bloom_filter_length().unwrap() < 512, "{:?}", chunk.bloom_filter_length());
+    let filter = parquet::bloom_filter::Sbbf::read_from_column_chunk(chunk, &bytes).unwrap().unwrap();
+    assert!(samples.iter().all(|sample| filter.check(sample.record.log_id.as_deref().unwrap())));
+    assert!((0..1_000).filter(|n| filter.check(format!("absent{n}").as_str())).count() < 50);
+}
+
+#[test]
+fn a_level_that_the_compression_has_not_is_refused_by_name() {
+    let refuse = |compression, compression_level| {
+        ObjectEncoder::new(&Layout { compression, compression_level, ..layout() }).err().unwrap().to_string()
+    };
+    assert_eq!(refuse(Compression::Zstd, 23), "compression_level must be from 1 to 22, not 23");
+    assert_eq!(refuse(Compression::Gzip, -1), "compression_level must be from 0 to 9, not -1");
+}
