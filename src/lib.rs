@@ -16,8 +16,11 @@
 //! | [`verify`] | the archive is read back and proved | |
 //! | [`ops`] | clock, retry, telemetry, shutdown | [`ops::clock::Clock`] |
 
+pub mod app;
 pub mod archive;
 pub mod batch;
+pub mod cli;
+pub mod config;
 pub mod dedupe;
 pub mod digest;
 pub mod encode;

@@ -1,1 +1,7 @@
-fn main() {}
+//! The command `auditlake`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    auditlake::cli::main()
+}

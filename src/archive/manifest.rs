@@ -103,6 +103,14 @@ pub struct Manifest {
 }
 
 impl Manifest {
+    /// Whether both describe one batch. Two attempts at a batch may differ in when they were made and by which version
+    /// of the program, in nothing else.
+    pub fn same_batch(&self, other: &Self) -> bool {
+        let unsigned =
+            |manifest: &Self| Self { read_through: Timestamp::UNIX_EPOCH, writer: String::new(), ..manifest.clone() };
+        unsigned(self) == unsigned(other)
+    }
+
     /// The bytes that are put and digested: pretty JSON and a line break.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = serde_json::to_vec_pretty(self).expect("a manifest has no map keys but strings");

@@ -8,9 +8,11 @@
 //! | `object.rs`, `batch.rs` | one object being written; all objects of a batch |
 //! | `parquet.rs` (`chunk.rs`, `pages.rs`), `json.rs`, `reject.rs` | the formats |
 //! | `read.rs` | the way back |
+//! | `ddl.rs` | the SQL that opens it all |
 
 mod batch;
 mod chunk;
+pub mod ddl;
 mod json;
 pub mod keys;
 mod layout;

@@ -1,6 +1,7 @@
 //! 8. Who reads which shard, and how far they got: the [`LeaseStore`] port.
 
 pub mod embedded;
+mod held;
 pub mod memory;
 
 use std::fmt;
@@ -14,6 +15,8 @@ use crate::batch::Window;
 use crate::digest::Digest;
 use crate::encode::Layout;
 use crate::source::{Checkpoint, Range, ShardId};
+
+pub use held::Lease;
 
 /// A worker's name; no two live workers share one.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

@@ -1,5 +1,10 @@
-//! What keeps the rest running: the clock, retries, telemetry, shutdown.
+//! What keeps the rest running: the clock, retries, telemetry, shutdown, and the disk.
 
 pub mod clock;
 pub(crate) mod disk;
+pub mod failpoint;
+pub mod identity;
+pub mod retry;
+pub mod shutdown;
 pub mod state_dir;
+pub mod telemetry;

@@ -139,6 +139,32 @@ impl StateDir {
         claims(&self.path)
     }
 
+    /// An empty directory for claims that are made anew, which [`StateDir::adopt_new_claims`] puts in the place of the
+    /// old ones. A crash in between leaves the old ones, or none: then they are made anew when they are next opened.
+    pub fn new_claims(&self) -> Result<PathBuf, StateError> {
+        let path = self.path.join("claims.new");
+        if path.exists() {
+            at(&path, std::fs::remove_dir_all(&path))?;
+        }
+        at(&path, disk::create_directory(&path))?;
+        Ok(path)
+    }
+
+    /// Puts the claims that were made anew in the place of the old ones. Nothing may have either open.
+    pub fn adopt_new_claims(&self) -> Result<(), StateError> {
+        let (new, old) = (self.path.join("claims.new"), self.claims());
+        at(&old, std::fs::remove_dir_all(&old))?;
+        at(&old, std::fs::rename(&new, &old))?;
+        at(&self.path, disk::sync_directory(&self.path))
+    }
+
+    /// Removes every lease row.
+    pub fn forget_leases(&self) -> Result<(), StateError> {
+        let path = self.leases();
+        at(&path, std::fs::remove_dir_all(&path))?;
+        at(&path, disk::create_directory(&path))
+    }
+
     /// The directory.
     pub fn path(&self) -> &Path {
         &self.path

@@ -39,7 +39,10 @@ pub(super) fn read<'a>(json: &'a str, members: &Members<'a>) -> Option<Record<'a
         action: row.string("action")??,
         status: row.string("status")?,
         outcome: outcome(&row.string("outcome")??)?,
-        principal_type: row.string("principal_type")?.map(|text| principal_type(&text)).map_or(Some(None), |kind| kind.map(Some))?,
+        principal_type: row
+            .string("principal_type")?
+            .map(|text| principal_type(&text))
+            .map_or(Some(None), |kind| kind.map(Some))?,
         principal_id: row.string("principal_id")?,
         principal_name: row.string("principal_name")?,
         principal_api_key_id: row.string("principal_api_key_id")?,
@@ -106,7 +109,9 @@ impl<'a> Row<'a> {
 }
 
 fn details_source(text: &str) -> Option<DetailsSource> {
-    [DetailsSource::None, DetailsSource::RawDetails, DetailsSource::Details].into_iter().find(|word| word.as_str() == text)
+    [DetailsSource::None, DetailsSource::RawDetails, DetailsSource::Details]
+        .into_iter()
+        .find(|word| word.as_str() == text)
 }
 
 fn outcome(text: &str) -> Option<Outcome> {

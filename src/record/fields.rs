@@ -185,8 +185,7 @@ pub(super) struct Fields<'a> {
 impl<'a> Fields<'a> {
     pub(super) fn collect(members: &Members<'a>, notes: &mut Notes) -> Self {
         let repeats = members.may_repeat && note_repeats(&members.list, notes);
-        let mut collected =
-            Self { fields: Default::default(), unknown: Vec::new(), any_known: false, repeats };
+        let mut collected = Self { fields: Default::default(), unknown: Vec::new(), any_known: false, repeats };
         for member in &members.list {
             // A key spelled with escapes is the key it spells.
             let name = member.name();

@@ -38,13 +38,17 @@ const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 /// What could be read of a damaged or too large one is its text, so that good records survive.
 pub fn unpack(payload: &[u8], max_bytes: u64) -> Unpacked<'_> {
     let inflated = if payload.starts_with(GZIP) {
-        inflate(max_bytes, || Ok(flate2::bufread::MultiGzDecoder::new(payload)), || {
-            Ok(flate2::bufread::MultiGzDecoder::new(BufReader::with_capacity(SIP, payload)))
-        })
+        inflate(
+            max_bytes,
+            || Ok(flate2::bufread::MultiGzDecoder::new(payload)),
+            || Ok(flate2::bufread::MultiGzDecoder::new(BufReader::with_capacity(SIP, payload))),
+        )
     } else if payload.starts_with(ZSTD) {
-        inflate(max_bytes, || zstd::stream::read::Decoder::with_buffer(payload), || {
-            zstd::stream::read::Decoder::with_buffer(BufReader::with_capacity(SIP, payload))
-        })
+        inflate(
+            max_bytes,
+            || zstd::stream::read::Decoder::with_buffer(payload),
+            || zstd::stream::read::Decoder::with_buffer(BufReader::with_capacity(SIP, payload)),
+        )
     } else if payload.len() as u64 > max_bytes {
         (Vec::new(), Some(RejectReason::PayloadTooLarge))
     } else {
@@ -189,17 +193,8 @@ enum Before {
 
 impl<'a> Elements<'a> {
     pub(super) fn new(bytes: &'a [u8], end: End) -> Self {
-        let mut elements = Self {
-            bytes,
-            end,
-            fault: None,
-            text: "",
-            base: 0,
-            bad_line: None,
-            at: 0,
-            place: Place::Top,
-            index: 0,
-        };
+        let mut elements =
+            Self { bytes, end, fault: None, text: "", base: 0, bad_line: None, at: 0, place: Place::Top, index: 0 };
         elements.load(0);
         elements
     }

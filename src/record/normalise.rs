@@ -312,7 +312,9 @@ impl<'a> Details<'a> {
 fn namespace_of<'a>(content: &Content<'a>) -> Option<Cow<'a, str>> {
     match &content.text {
         Cow::Borrowed(text) => details::namespace(text, content.repeats),
-        Cow::Owned(text) => details::namespace(text, content.repeats).map(|namespace| Cow::Owned(namespace.into_owned())),
+        Cow::Owned(text) => {
+            details::namespace(text, content.repeats).map(|namespace| Cow::Owned(namespace.into_owned()))
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! 1. Payloads come in: the [`Source`] port.
 
+pub mod file;
+pub mod memory;
 mod position;
 
 use std::fmt;
@@ -79,7 +81,7 @@ pub struct Shard {
 /// The place at which a one-shot reader stops: everything before it is read, nothing behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// The first sequence number that is *not* to be read (for a file: its length in bytes).
+    /// The first sequence number that is *not* to be read (for a file: its length in bytes as it is stored).
     pub before: SequenceNumber,
     /// How many bytes lie before it, where the source knows; for showing progress.
     pub bytes: Option<u64>,
@@ -116,6 +118,8 @@ pub struct Page {
     pub next: Next,
     /// The time up to which the shard is known to be read once these payloads are.
     pub read_through: Timestamp,
+    /// How many bytes of the shard this page took, as the source stores them; for showing progress.
+    pub bytes: u64,
     /// Payloads that the source no longer had, in front of these.
     pub gap: Option<crate::lease::Gap>,
 }
@@ -186,6 +190,6 @@ pub struct Payload {
 impl Payload {
     /// The checkpoint of a reader that has read up to and including this payload.
     pub fn checkpoint(&self) -> Checkpoint {
-        Checkpoint::At { position: self.position.clone(), payload: crate::digest::Digest::of(&self.data) }
+        Checkpoint::at(self.position.clone(), &self.data)
     }
 }

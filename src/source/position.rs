@@ -132,12 +132,19 @@ pub enum Checkpoint {
     At {
         /// Where the payload stands.
         position: Position,
+        /// How many bytes it has.
+        bytes: u64,
         /// The SHA-256 of its bytes, as the source delivered them.
         payload: Digest,
     },
 }
 
 impl Checkpoint {
+    /// The checkpoint of a reader that has read up to and including the payload `data` at `position`.
+    pub fn at(position: Position, data: &[u8]) -> Self {
+        Self::At { position, bytes: data.len() as u64, payload: Digest::of(data) }
+    }
+
     /// The position of the last payload read, if there was one.
     pub fn position(&self) -> Option<&Position> {
         match self {
@@ -175,6 +182,7 @@ enum CheckpointForm {
     At {
         #[serde(flatten)]
         position: Position,
+        payload_bytes: u64,
         payload_sha256: Digest,
     },
 }
@@ -189,7 +197,9 @@ impl From<Checkpoint> for CheckpointForm {
     fn from(checkpoint: Checkpoint) -> Self {
         match checkpoint {
             Checkpoint::TrimHorizon => Self::Sentinel(Sentinel::TrimHorizon),
-            Checkpoint::At { position, payload } => Self::At { position, payload_sha256: payload },
+            Checkpoint::At { position, bytes, payload } => {
+                Self::At { position, payload_bytes: bytes, payload_sha256: payload }
+            }
         }
     }
 }
@@ -198,7 +208,9 @@ impl From<CheckpointForm> for Checkpoint {
     fn from(form: CheckpointForm) -> Self {
         match form {
             CheckpointForm::Sentinel(Sentinel::TrimHorizon) => Self::TrimHorizon,
-            CheckpointForm::At { position, payload_sha256 } => Self::At { position, payload: payload_sha256 },
+            CheckpointForm::At { position, payload_bytes, payload_sha256 } => {
+                Self::At { position, bytes: payload_bytes, payload: payload_sha256 }
+            }
         }
     }
 }
@@ -242,7 +254,7 @@ mod tests {
 
     #[test]
     fn a_checkpoint_survives_json_in_both_forms() {
-        let at = Checkpoint::At { position: Position::new(42), payload: Digest::of(b"x") };
+        let at = Checkpoint::at(Position::new(42), b"x");
         for checkpoint in [Checkpoint::TrimHorizon, at] {
             let json = serde_json::to_string(&checkpoint).unwrap();
             assert_eq!(serde_json::from_str::<Checkpoint>(&json).unwrap(), checkpoint, "{json}");
@@ -252,7 +264,7 @@ mod tests {
 
     #[test]
     fn trim_horizon_is_before_everything() {
-        let at = Checkpoint::At { position: Position::new(0), payload: Digest::of(b"") };
+        let at = Checkpoint::at(Position::new(0), b"");
         assert_eq!(Checkpoint::TrimHorizon.compare(&at), Ordering::Less);
     }
 

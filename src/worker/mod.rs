@@ -1,1 +1,57 @@
-//! The only loops.
+//! The only loops: the [`Worker`] starts one task a shard; the task reads, gathers and commits. `commit.rs` alone moves
+//! a checkpoint.
+
+mod commit;
+mod coordinator;
+mod open_batch;
+mod planner;
+mod shard_task;
+mod tally;
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+pub use commit::CommitError;
+pub use coordinator::{Summary, Worker, WorkerError};
+pub use shard_task::{ShardError, ShardFailure};
+pub use tally::{Tally, Totals};
+
+use crate::batch::Limits;
+use crate::encode::Layout;
+use crate::lease::WorkerId;
+use crate::ops::retry::RetryPolicy;
+use crate::record::IdentityKey;
+
+/// What a worker needs to know; the same for all of its shards.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Its name in the lease rows.
+    pub worker: WorkerId,
+    /// The archive it writes to.
+    pub archive_id: Uuid,
+    /// The key of the archive's identity cores.
+    pub identity: IdentityKey,
+    /// What decides the next batch's keys and rows.
+    pub layout: Layout,
+    /// When a batch is over.
+    pub limits: Limits,
+    /// The most bytes that all open batches may hold in memory together.
+    pub memory: u64,
+    /// The most shards that a one-shot run reads at once.
+    pub concurrency: usize,
+    /// How long a shard that is caught up waits before it looks again, and the source is asked for new shards.
+    pub poll: Duration,
+    /// For how long a step of the commit that may succeed later is tried again.
+    pub retry: RetryPolicy,
+}
+
+/// How a worker is told to stop.
+#[derive(Clone, Debug, Default)]
+pub struct Shutdown {
+    /// Finish: open batches are cut and committed, leases released.
+    pub graceful: CancellationToken,
+    /// The grace is over: leave things as they are; they are finished or replayed next time.
+    pub abort: CancellationToken,
+}

@@ -1,0 +1,171 @@
+//! `catch-up`: all there is now, once.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::open::{Manner, open, settings};
+use super::output::{self, thousands};
+use super::progress::Bar;
+use super::{ConfigFile, Failure, block_on};
+use crate::config::Config;
+use crate::ops::clock::Clock;
+use crate::ops::retry::RetryPolicy;
+use crate::ops::shutdown::Signals;
+use crate::ops::telemetry;
+use crate::worker::{Shutdown, Summary, Tally, Totals, Worker};
+
+/// For how long a one-shot run tries a step again that may succeed later. Somebody waits for it.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// Prints the summary as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let config = arguments.config.load()?;
+    telemetry::start("warn");
+    block_on(async {
+        let report = catch_up(&config).await?;
+        if arguments.json {
+            output::json(&report)?;
+        } else {
+            output::text(&report.render())?;
+        }
+        Ok(report.exit_code())
+    })
+}
+
+async fn catch_up(config: &Config) -> Result<Report, Failure> {
+    let signals = Signals::catch()?;
+    let opened = open(config).await?;
+    let clock = opened.ports.clock.clone();
+    let started = clock.monotonic();
+    let concurrency = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let manner = Manner { concurrency, retry: RetryPolicy { give_up_after: Some(PATIENCE) } };
+    let settings = settings(config, opened.archive_id, &manner);
+    let (shutdown, totals) = (Shutdown::default(), Arc::new(Totals::default()));
+    let shards = opened.ports.source.shards().await?;
+    let bytes = shards.iter().filter_map(|shard| shard.end.bytes).sum();
+    let bar = Bar::new(bytes);
+    let worker = Worker::new(opened.ports.clone(), settings, shutdown.clone(), totals.clone());
+    let summary = tokio::select! {
+        summary = worker.catch_up(shards) => summary?,
+        () = signals.stop(&shutdown, config.worker.shutdown_grace.get(), clock.as_ref()) => unreachable!("never returns"),
+        () = bar.follow(totals.clone(), bytes, clock.as_ref()) => unreachable!("never returns"),
+    };
+    drop(bar);
+    Ok(Report::new(&summary, totals.committed(), seconds(clock.as_ref(), started)))
+}
+
+fn seconds(clock: &dyn Clock, since: Duration) -> f64 {
+    clock.monotonic().saturating_sub(since).as_secs_f64()
+}
+
+/// What a run came to, as it is printed.
+#[derive(Serialize)]
+struct Report {
+    /// Every shard was read to the end that it had at the start, and nothing was missing.
+    complete: bool,
+    /// It was told to stop before it was done.
+    stopped: bool,
+    shards: u64,
+    #[serde(flatten)]
+    tally: Tally,
+    failures: Vec<ReportedFailure>,
+    seconds: f64,
+}
+
+#[derive(Serialize)]
+struct ReportedFailure {
+    shard: String,
+    error: String,
+}
+
+impl Report {
+    fn new(summary: &Summary, tally: Tally, seconds: f64) -> Self {
+        let failure = |failure: &crate::worker::ShardFailure| ReportedFailure {
+            shard: failure.shard.to_string(),
+            error: failure.error.to_string(),
+        };
+        Self {
+            complete: summary.failures.is_empty() && !summary.stopped && tally.gaps == 0,
+            stopped: summary.stopped,
+            shards: summary.shards,
+            failures: summary.failures.iter().map(failure).collect(),
+            tally,
+            seconds,
+        }
+    }
+
+    fn exit_code(&self) -> ExitCode {
+        if !self.failures.is_empty() || self.stopped {
+            ExitCode::FAILURE
+        } else if self.tally.gaps > 0 {
+            ExitCode::from(3)
+        } else {
+            ExitCode::SUCCESS
+        }
+    }
+
+    fn render(&self) -> String {
+        let counts = &self.tally.counts;
+        let mut rows: Vec<(&str, String)> = vec![
+            ("shards", thousands(self.shards)),
+            ("read", thousands(counts.records)),
+            ("archived", thousands(counts.archived)),
+            ("  newer versions", thousands(self.tally.newer_versions)),
+            ("  older versions", thousands(self.tally.older_versions)),
+            ("  conflicts", thousands(counts.conflicts)),
+            ("duplicates", thousands(counts.duplicates)),
+            ("rejected", thousands(counts.rejected)),
+        ];
+        let reasons: Vec<(String, u64)> =
+            self.tally.rejected_by_reason.iter().map(|(reason, n)| (format!("  {}", reason.as_str()), *n)).collect();
+        rows.extend(reasons.iter().map(|(reason, n)| (reason.as_str(), thousands(*n))));
+        rows.extend([
+            ("batches", thousands(self.tally.batches)),
+            ("objects", thousands(self.tally.objects)),
+            ("bytes", thousands(self.tally.object_bytes)),
+            ("gaps", thousands(self.tally.gaps)),
+            ("seconds", format!("{:.1}", self.seconds)),
+        ]);
+        let mut table = output::table(&["", ""], &[1]);
+        table.set_header(Vec::<String>::new());
+        for (name, value) in rows {
+            table.add_row([name.to_owned(), value]);
+        }
+        format!("{}\n{table}{}", self.headline(), self.failed())
+    }
+
+    fn headline(&self) -> &'static str {
+        match () {
+            () if self.stopped => "stopped before the end; run again to go on\n",
+            () if !self.failures.is_empty() => "incomplete: some shards stopped with an error\n",
+            () if self.tally.gaps > 0 => "done, but the source no longer had some of the records\n",
+            () if self.tally.batches == 0 => "nothing new: everything there is has been archived before\n",
+            () if self.tally.counts.archived == 0 => {
+                "nothing new archived: all that was read had been archived before\n"
+            }
+            () => "done\n",
+        }
+    }
+
+    fn failed(&self) -> String {
+        self.failures.iter().map(|failure| format!("\nfailed: {}", failure.error_with_shard())).collect()
+    }
+}
+
+impl ReportedFailure {
+    /// The errors of sources name the shard already.
+    fn error_with_shard(&self) -> String {
+        if self.error.starts_with(&self.shard) { self.error.clone() } else { format!("{}: {}", self.shard, self.error) }
+    }
+}

@@ -1,0 +1,120 @@
+//! The commands, one file each. Data goes to stdout, everything else to stderr.
+//!
+//! | exit code | meaning |
+//! |---|---|
+//! | 0 | done |
+//! | 1 | it could not be done, or `verify` found damage |
+//! | 2 | the configuration or the arguments are wrong |
+//! | 3 | `catch-up` is done, but the source no longer had some of the records |
+
+mod catch_up;
+mod config;
+mod ddl;
+mod open;
+mod output;
+mod progress;
+mod rebuild_state;
+mod run;
+mod status;
+mod verify;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::Config;
+
+/// Archives Temporal Cloud audit logs exactly once, and proves it.
+#[derive(Parser)]
+#[command(name = "auditlake", version, max_term_width = 110)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// The daemon: archives what arrives, until SIGTERM or SIGINT.
+    Run(run::Arguments),
+    /// Archives all there is now, shows progress, prints a summary and exits.
+    CatchUp(catch_up::Arguments),
+    /// Shows shards, owners, checkpoints, what is left to read, and batches under way.
+    Status(status::Arguments),
+    /// Reads the archive back and proves that nothing is missing, altered, added or doubled.
+    Verify(verify::Arguments),
+    /// Makes leases, checkpoints and claims anew from the archive alone.
+    RebuildState(rebuild_state::Arguments),
+    /// Prints the SQL that opens the archive.
+    Ddl(ddl::Arguments),
+    /// Prints the effective configuration; `config schema` its JSON Schema, `config defaults` the defaults.
+    Config(config::Arguments),
+}
+
+/// The configuration to use.
+#[derive(Args)]
+struct ConfigFile {
+    /// The configuration, a TOML file. Every key can be set by an environment variable too:
+    /// `AUDITLAKE__SECTION__KEY`.
+    #[arg(long, short, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl ConfigFile {
+    fn load(&self) -> Result<Config, Failure> {
+        crate::config::load(self.config.as_deref(), std::env::vars()).map_err(Failure::configuration)
+    }
+}
+
+/// Why a command failed, as its exit code tells it.
+enum Failure {
+    /// The configuration or an argument is wrong: exit 2.
+    Configuration(anyhow::Error),
+    /// It could not be done: exit 1.
+    Failed(anyhow::Error),
+}
+
+impl Failure {
+    /// The configuration or an argument is wrong.
+    fn configuration(error: impl Into<anyhow::Error>) -> Self {
+        Self::Configuration(error.into())
+    }
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+/// The process: parses the arguments, runs the command, gives its exit code.
+#[allow(clippy::print_stderr)] // the one line that says why
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let done = match arguments.command {
+        Command::Run(arguments) => run::run(&arguments),
+        Command::CatchUp(arguments) => catch_up::run(&arguments),
+        Command::Status(arguments) => status::run(&arguments),
+        Command::Verify(arguments) => verify::run(&arguments),
+        Command::RebuildState(arguments) => rebuild_state::run(&arguments),
+        Command::Ddl(arguments) => ddl::run(&arguments),
+        Command::Config(arguments) => config::run(&arguments),
+    };
+    match done {
+        Ok(code) => code,
+        Err(Failure::Configuration(error)) => {
+            eprintln!("auditlake: {error:#}");
+            ExitCode::from(2)
+        }
+        Err(Failure::Failed(error)) => {
+            eprintln!("auditlake: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The runtime that a command's work runs on.
+fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime?.block_on(work)
+}

@@ -1,0 +1,158 @@
+//! From the configuration to open ports: the wiring.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, anyhow};
+use uuid::Uuid;
+
+use super::Failure;
+use crate::app::Ports;
+use crate::archive::identity::{self, IdentityError};
+use crate::archive::{ArchiveStore, LocalArchive};
+use crate::batch::Limits;
+use crate::config::Config;
+use crate::dedupe::embedded::{EmbeddedClaims, Options};
+use crate::lease::WorkerId;
+use crate::lease::embedded::EmbeddedLeases;
+use crate::ops::clock::{Clock, SystemClock};
+use crate::ops::identity::{random_bytes, random_id};
+use crate::ops::retry::RetryPolicy;
+use crate::ops::state_dir::{StateDir, StateError};
+use crate::record::IdentityKey;
+use crate::source::file::{FileOptions, FileSource};
+use crate::verify::rebuild;
+use crate::worker::Settings;
+
+/// Everything that a worker needs, open. The state directory is this process's alone for as long as this lives.
+pub(super) struct Opened {
+    pub(super) ports: Ports,
+    pub(super) archive_id: Uuid,
+    _state: StateDir,
+}
+
+/// How a worker is to work; what the commands differ in.
+pub(super) struct Manner {
+    pub(super) concurrency: usize,
+    pub(super) retry: RetryPolicy,
+}
+
+/// Opens source, state and archive, in this order of complaints, and binds the state to the archive.
+pub(super) async fn open(config: &Config) -> Result<Opened, Failure> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
+    let source = open_source(config, clock.clone())?;
+    let state = open_state(config)?;
+    let archive: Arc<dyn ArchiveStore> = Arc::new(LocalArchive::open(&config.archive.local.path)?);
+    let archive_id = archive_identity(archive.as_ref(), clock.as_ref(), &config.archive.local.path).await?;
+    state.bind(archive_id).map_err(state_failure)?;
+    let claims = EmbeddedClaims::open(state.claims(), claim_options(config), clock.now())?;
+    if claims.is_new() {
+        // Claims without the archive's records would let their copies in.
+        let claimed = rebuild::claims(archive.as_ref(), archive_id, &claims, clock.now(), &mut |_| ()).await?;
+        if claimed.records > 0 {
+            tracing::warn!(
+                records = claimed.records,
+                objects = claimed.objects,
+                "claims were made anew from the archive"
+            );
+        }
+    }
+    let leases = EmbeddedLeases::open(state.leases())?;
+    let ports = Ports { source, claims: Arc::new(claims), archive, leases: Arc::new(leases), clock };
+    Ok(Opened { ports, archive_id, _state: state })
+}
+
+fn open_source(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<FileSource>, Failure> {
+    let Some(path) = config.source.file.path.clone() else {
+        return Err(Failure::configuration(anyhow!("source.file.path is required")));
+    };
+    readable(&path).with_context(|| format!("source.file.path: {}", path.display())).map_err(Failure::configuration)?;
+    let options = FileOptions {
+        path,
+        window: config.batch.window.get(),
+        settle: config.source.file.settle.get(),
+        max_payload_bytes: config.limits.max_payload_bytes.as_u64(),
+    };
+    Ok(Arc::new(FileSource::new(options, clock)))
+}
+
+fn readable(path: &Path) -> std::io::Result<()> {
+    if std::fs::metadata(path)?.is_dir() {
+        std::fs::read_dir(path).map(drop)
+    } else {
+        std::fs::File::open(path).map(drop)
+    }
+}
+
+/// How claims are kept under this configuration.
+pub(super) fn claim_options(config: &Config) -> Options {
+    Options::new(config.dedupe.window.get(), random_bytes())
+}
+
+/// The state directory, taken for this process.
+pub(super) fn open_state(config: &Config) -> Result<StateDir, Failure> {
+    StateDir::open(&config.state.embedded.path).map_err(state_failure)
+}
+
+/// A state of another archive is a matter of configuration, everything else of the moment.
+pub(super) fn state_failure(error: StateError) -> Failure {
+    match error {
+        StateError::OtherArchive { .. } => Failure::configuration(anyhow!(
+            "{error}; one state directory goes with one archive: set state.embedded.path and archive.local.path to a pair"
+        )),
+        other => Failure::Failed(other.into()),
+    }
+}
+
+async fn archive_identity(archive: &dyn ArchiveStore, clock: &dyn Clock, path: &Path) -> Result<Uuid, Failure> {
+    let opened = identity::open_or_create(archive, clock.now(), random_id).await;
+    opened.map(|identity| identity.archive_id).map_err(|error| identity_failure(error, path))
+}
+
+fn identity_failure(error: IdentityError, path: &Path) -> Failure {
+    let is_configuration = matches!(error, IdentityError::NotAnArchive { .. } | IdentityError::Absent);
+    let error = anyhow!(error).context(format!("archive.local.path: {}", path.display()));
+    if is_configuration { Failure::Configuration(error) } else { Failure::Failed(error) }
+}
+
+/// The archive, for reading only: it must be there.
+pub(super) async fn read_archive(config: &Config) -> Result<(LocalArchive, Uuid), Failure> {
+    let path = &config.archive.local.path;
+    // Opening for writing would make the directory.
+    std::fs::metadata(path)
+        .with_context(|| format!("archive.local.path: {}", path.display()))
+        .map_err(Failure::configuration)?;
+    let archive = LocalArchive::open(path)?;
+    let read = identity::read(&archive).await.map_err(|error| identity_failure(error, path))?;
+    Ok((archive, read.archive_id))
+}
+
+/// The lease rows, to be looked at while another process may be writing them; none where there is no state.
+pub(super) fn look_at_leases(config: &Config) -> Result<Option<EmbeddedLeases>, Failure> {
+    match StateDir::look(&config.state.embedded.path) {
+        Ok(view) => Ok(Some(EmbeddedLeases::look(view.leases()))),
+        Err(StateError::Missing { .. }) => Ok(None),
+        Err(error) => Err(state_failure(error)),
+    }
+}
+
+/// The settings of a worker under this configuration.
+pub(super) fn settings(config: &Config, archive_id: Uuid, manner: &Manner) -> Settings {
+    let memory = config.limits.memory.as_u64();
+    Settings {
+        worker: WorkerId::new(format!("{}", std::process::id())),
+        archive_id,
+        identity: IdentityKey::of_archive(archive_id),
+        layout: config.layout(),
+        limits: Limits {
+            window: config.batch.window.get(),
+            max_records: config.batch.max_records,
+            max_bytes: config.batch.max_bytes.as_u64(),
+            max_memory: memory,
+        },
+        memory,
+        concurrency: manner.concurrency,
+        poll: config.source.file.poll.get(),
+        retry: manner.retry,
+    }
+}

@@ -1,0 +1,76 @@
+//! `rebuild-state`: leases, checkpoints and claims from the archive alone.
+
+use std::process::ExitCode;
+
+use serde::Serialize;
+
+use super::open::{claim_options, open_state, read_archive, state_failure};
+use super::{ConfigFile, Failure, block_on, output};
+use crate::dedupe::embedded::EmbeddedClaims;
+use crate::lease::LeaseStore as _;
+use crate::lease::embedded::EmbeddedLeases;
+use crate::ops::clock::{Clock as _, SystemClock};
+use crate::verify::rebuild;
+
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// Prints what was done as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Rebuilt {
+    shards: u64,
+    objects: u64,
+    claims: u64,
+    /// Records without `log_id` whose raw text the archive does not keep: a copy of one would be archived again.
+    unclaimable: u64,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let config = arguments.config.load()?;
+    crate::ops::telemetry::start("info");
+    let rebuilt = block_on(async {
+        let (archive, archive_id) = read_archive(&config).await?;
+        // The lock of the state directory is what says that no worker holds a lease.
+        let state = open_state(&config)?;
+        state.bind(archive_id).map_err(state_failure)?;
+        let rows = rebuild::lease_rows(&archive, archive_id).await?;
+        let now = SystemClock::start().now();
+        let claims = EmbeddedClaims::open(state.new_claims()?, claim_options(&config), now)?;
+        let mut report = |progress: rebuild::Progress| {
+            if progress.objects % 100 == 0 {
+                tracing::info!(objects = progress.objects, claims = progress.records, "reading the archive back");
+            }
+        };
+        let done = rebuild::claims(&archive, archive_id, &claims, now, &mut report).await?;
+        drop(claims);
+        state.adopt_new_claims()?;
+        state.forget_leases()?;
+        let leases = EmbeddedLeases::open(state.leases())?;
+        for row in &rows {
+            leases.create(row).await?;
+        }
+        Ok(Rebuilt {
+            shards: rows.len() as u64,
+            objects: done.objects,
+            claims: done.records,
+            unclaimable: done.unclaimable,
+        })
+    })?;
+    if arguments.json {
+        output::json(&rebuilt)?;
+    } else {
+        output::text(&format!(
+            "state made anew: {} shards, {} claims from {} objects, {} records that could not claim",
+            output::thousands(rebuilt.shards),
+            output::thousands(rebuilt.claims),
+            output::thousands(rebuilt.objects),
+            output::thousands(rebuilt.unclaimable),
+        ))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

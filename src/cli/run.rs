@@ -1,0 +1,47 @@
+//! `run`: the daemon.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use super::open::{Manner, open, settings};
+use super::{ConfigFile, Failure, block_on};
+use crate::ops::retry::RetryPolicy;
+use crate::ops::shutdown::Signals;
+use crate::ops::telemetry;
+use crate::worker::{Shutdown, Totals, Worker};
+
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    config: ConfigFile,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let config = arguments.config.load()?;
+    telemetry::start("info");
+    block_on(async {
+        let signals = Signals::catch()?;
+        let opened = open(&config).await?;
+        // Every shard is followed; the daemon waits for as long as a disk is full or an archive is away.
+        let manner = Manner { concurrency: usize::MAX, retry: RetryPolicy { give_up_after: None } };
+        let settings = settings(&config, opened.archive_id, &manner);
+        if config.metrics.listen.is_some() {
+            tracing::warn!("metrics.listen is set, but this version serves no metrics yet");
+        }
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), archive_id = %opened.archive_id, "started");
+        let (shutdown, totals) = (Shutdown::default(), Arc::new(Totals::default()));
+        let worker = Worker::new(opened.ports.clone(), settings, shutdown.clone(), totals.clone());
+        let grace = config.worker.shutdown_grace.get();
+        let summary = tokio::select! {
+            summary = worker.run() => summary?,
+            () = signals.stop(&shutdown, grace, opened.ports.clock.as_ref()) => unreachable!("never returns"),
+        };
+        for failure in &summary.failures {
+            tracing::error!(shard = %failure.shard, error = %failure.error, "the shard stopped where it is");
+        }
+        let committed = totals.committed();
+        let (batches, archived) = (committed.batches, committed.counts.archived);
+        tracing::info!(batches, archived, "stopped");
+        Ok(if summary.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    })
+}

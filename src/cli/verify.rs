@@ -1,0 +1,72 @@
+//! `verify`: the proof.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::open::{look_at_leases, read_archive};
+use super::progress::Bar;
+use super::{ConfigFile, Failure, block_on, output};
+use crate::lease::LeaseStore;
+use crate::verify::{ObjectRows, Options, Progress, render, verify};
+
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// Reads no object of a window that ended before this: a date (`2026-11-01`) or a time (RFC 3339), UTC.
+    /// Manifests are always judged whole.
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    since: Option<Timestamp>,
+    /// Reads no object of a window that started at or after this.
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    until: Option<Timestamp>,
+    /// Reads no object: manifests, chains, presence and sizes only.
+    #[arg(long)]
+    fast: bool,
+    /// Prints the report as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// A date, meaning its first instant, or a time.
+fn moment(text: &str) -> Result<Timestamp, String> {
+    let time = text.parse::<Timestamp>().or_else(|_| format!("{text}T00:00:00Z").parse());
+    time.map_err(|_| "write a date such as 2026-11-01 or a time such as 2026-11-01T09:30:00Z".into())
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let config = arguments.config.load()?;
+    crate::ops::telemetry::start("warn");
+    let report = block_on(async {
+        let (archive, _) = read_archive(&config).await?;
+        let leases = look_at_leases(&config)?;
+        let leases = leases.as_ref().map(|leases| leases as &dyn LeaseStore);
+        let options = Options { since: arguments.since, until: arguments.until, fast: arguments.fast };
+        let bar = Bar::new(0);
+        let mut show = |progress: Progress| {
+            let message = format!("object {} of {}", progress.objects, progress.objects_total);
+            bar.show(progress.bytes, progress.bytes_total, message);
+        };
+        Ok(verify(&archive, leases, Arc::new(ObjectRows), &options, &mut show).await?)
+    })?;
+    if arguments.json {
+        output::json(&report)?;
+    } else {
+        output::text(render(&report).trim_end())?;
+    }
+    Ok(if report.is_intact() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::moment;
+
+    #[test]
+    fn a_date_is_its_first_instant() {
+        assert_eq!(moment("2026-11-01").unwrap().to_string(), "2026-11-01T00:00:00Z");
+        assert_eq!(moment("2026-11-01T09:30:00Z").unwrap().to_string(), "2026-11-01T09:30:00Z");
+        assert!(moment("yesterday").unwrap_err().starts_with("write a date"));
+    }
+}

@@ -1,0 +1,210 @@
+//! From a file and the environment to a checked configuration. Every complaint names the key.
+
+use std::path::{Path, PathBuf};
+
+use schemars::generate::SchemaSettings;
+use serde_json::Value as Schema;
+use toml::{Table, Value};
+
+use super::Config;
+use crate::encode::{Compression, Format};
+
+/// What environment variables begin with.
+const PREFIX: &str = "AUDITLAKE__";
+
+/// What is wrong with the configuration; one line that names the key.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file can't be read.
+    #[error("{path}: {error}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// The file is no TOML.
+    #[error("{path}: line {line}: {message}")]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Where, from 1.
+        line: usize,
+        /// What is wrong.
+        message: String,
+    },
+    /// There is no such key.
+    #[error("unknown key `{key}`{}", hint(.nearest.as_deref()))]
+    UnknownKey {
+        /// The key, dotted.
+        key: String,
+        /// The known key most like it, if one is.
+        nearest: Option<String>,
+    },
+    /// A key's value is wrong.
+    #[error("{key}: {message}")]
+    Invalid {
+        /// The key, dotted.
+        key: String,
+        /// What is wrong, and what would be right.
+        message: String,
+    },
+}
+
+fn hint(nearest: Option<&str>) -> String {
+    nearest.map_or_else(String::new, |key| format!("; did you mean `{key}`?"))
+}
+
+fn invalid(key: impl Into<String>, message: impl Into<String>) -> ConfigError {
+    ConfigError::Invalid { key: key.into(), message: message.into() }
+}
+
+/// The JSON Schema of the configuration.
+pub fn schema() -> Schema {
+    let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
+    settings.into_generator().into_root_schema_for::<Config>().to_value()
+}
+
+/// Reads the file, lays the environment's variables over it, and checks the whole.
+///
+/// `environment` holds names and values; those that do not begin with `AUDITLAKE__` are none of ours.
+pub fn load(path: Option<&Path>, environment: impl Iterator<Item = (String, String)>) -> Result<Config, ConfigError> {
+    let schema = schema();
+    let mut table = path.map_or_else(|| Ok(Table::new()), read)?;
+    check_keys(&table, &schema, "")?;
+    let mut overrides: Vec<(String, String)> = environment.filter(|(name, _)| name.starts_with(PREFIX)).collect();
+    overrides.sort();
+    for (name, value) in overrides {
+        lay_over(&mut table, &schema, &name, &value)?;
+    }
+    let config: Config = serde_path_to_error::deserialize(Value::Table(table)).map_err(|error| {
+        let key = error.path().to_string();
+        invalid(key, error.into_inner().message().trim().replace('\n', " "))
+    })?;
+    check(&config)?;
+    Ok(config)
+}
+
+fn read(path: &Path) -> Result<Table, ConfigError> {
+    let unreadable = |error| ConfigError::Unreadable { path: path.into(), error };
+    let text = std::fs::read_to_string(path).map_err(unreadable)?;
+    text.parse().map_err(|error: toml::de::Error| {
+        let start = error.span().map_or(0, |span| span.start);
+        let line = 1 + text[..start.min(text.len())].matches('\n').count();
+        ConfigError::Syntax { path: path.into(), line, message: error.message().replace('\n', " ") }
+    })
+}
+
+fn properties(schema: &Schema) -> Option<&serde_json::Map<String, Schema>> {
+    schema.get("properties")?.as_object()
+}
+
+fn join(prefix: &str, key: &str) -> String {
+    if prefix.is_empty() { key.into() } else { format!("{prefix}.{key}") }
+}
+
+/// Every key of the table is one of the schema's.
+fn check_keys(table: &Table, schema: &Schema, prefix: &str) -> Result<(), ConfigError> {
+    let Some(known) = properties(schema) else { return Ok(()) };
+    for (key, value) in table {
+        let Some(below) = known.get(key) else { return Err(unknown(known, prefix, key)) };
+        if let Value::Table(table) = value {
+            check_keys(table, below, &join(prefix, key))?;
+        }
+    }
+    Ok(())
+}
+
+fn unknown(known: &serde_json::Map<String, Schema>, prefix: &str, key: &str) -> ConfigError {
+    let likeness = |candidate: &&String| strsim::damerau_levenshtein(key, candidate);
+    let close = |candidate: &&String| likeness(candidate) <= 1 + candidate.len() / 3;
+    let nearest = known.keys().filter(close).min_by_key(likeness).map(|nearest| join(prefix, nearest));
+    ConfigError::UnknownKey { key: join(prefix, key), nearest }
+}
+
+/// Sets the key that the variable names. A value is read as TOML (`5`, `true`, `["dt"]`) where the key is no text.
+fn lay_over(table: &mut Table, schema: &Schema, name: &str, text: &str) -> Result<(), ConfigError> {
+    let path: Vec<String> = name[PREFIX.len()..].split("__").map(str::to_ascii_lowercase).collect();
+    let (mut table, mut schema, mut prefix) = (table, schema, String::new());
+    for (depth, key) in path.iter().enumerate() {
+        let known = properties(schema).ok_or_else(|| invalid(name, format!("{prefix} has no keys below it")))?;
+        schema = known.get(key).ok_or_else(|| unknown(known, &prefix, key))?;
+        prefix = join(&prefix, key);
+        if depth + 1 == path.len() {
+            table.insert(key.clone(), value(schema, text));
+            return Ok(());
+        }
+        let below = table.entry(key.clone()).or_insert_with(|| Value::Table(Table::new()));
+        table = below.as_table_mut().ok_or_else(|| invalid(prefix.as_str(), "is no table"))?;
+    }
+    Ok(())
+}
+
+fn value(schema: &Schema, text: &str) -> Value {
+    let is_text =
+        schema.get("type").is_some_and(|kind| kind == "string" || kind == &serde_json::json!(["string", "null"]));
+    let as_toml = || format!("value = {text}").parse::<Table>().ok()?.remove("value");
+    let parsed = if is_text { None } else { as_toml() };
+    parsed.unwrap_or_else(|| Value::String(text.into()))
+}
+
+/// What types alone can't say.
+fn check(config: &Config) -> Result<(), ConfigError> {
+    let archive = &config.archive;
+    if archive.format == Format::Ndjson && archive.compression == Compression::Snappy {
+        return Err(invalid("archive.compression", "`snappy` goes with Parquet only; take `zstd`, `gzip` or `none`"));
+    }
+    let levels = match archive.compression {
+        Compression::Zstd => 1..=22,
+        Compression::Gzip => 0..=9,
+        Compression::Snappy | Compression::None => i32::MIN..=i32::MAX,
+    };
+    if !levels.contains(&archive.compression_level) {
+        let message = format!("{} is not between {} and {}", archive.compression_level, levels.start(), levels.end());
+        return Err(invalid("archive.compression_level", message));
+    }
+    for (index, key) in archive.partition_by.iter().enumerate() {
+        if archive.partition_by[..index].contains(key) {
+            return Err(invalid("archive.partition_by", format!("`{}` stands twice", key.as_str())));
+        }
+    }
+    let window = config.batch.window.get();
+    if window.as_secs() == 0 || window.subsec_nanos() != 0 {
+        return Err(invalid("batch.window", "must be a whole number of seconds, at least one"));
+    }
+    for (key, number) in [
+        ("batch.max_records", config.batch.max_records),
+        ("batch.max_bytes", config.batch.max_bytes.as_u64()),
+        ("limits.max_payload_bytes", config.limits.max_payload_bytes.as_u64()),
+        ("limits.memory", config.limits.memory.as_u64()),
+    ] {
+        if number == 0 {
+            return Err(invalid(key, "must be more than 0"));
+        }
+    }
+    let polls = [("source.file.poll", config.source.file.poll), ("lease.failover", config.lease.failover)];
+    if let Some((key, _)) = polls.iter().find(|(_, duration)| duration.get().is_zero()) {
+        return Err(invalid(*key, "must be more than 0"));
+    }
+    check_paths(config)
+}
+
+/// A source that holds its own archive would archive it again, and again.
+fn check_paths(config: &Config) -> Result<(), ConfigError> {
+    let Some(source) = &config.source.file.path else {
+        return Err(invalid("source.file.path", "is required: the file or directory to archive"));
+    };
+    let whole = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.into());
+    for (key, path) in
+        [("archive.local.path", &config.archive.local.path), ("state.embedded.path", &config.state.embedded.path)]
+    {
+        if whole(path).starts_with(whole(source)) {
+            let message = format!("`{}` lies within source.file.path, which is read", path.display());
+            return Err(invalid(key, message));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

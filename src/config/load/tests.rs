@@ -1,0 +1,111 @@
+use super::*;
+
+fn from(toml: &str, environment: &[(&str, &str)]) -> Result<Config, String> {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), format!("source.file.path = \"in\"\n{toml}")).unwrap();
+    let environment = environment.iter().map(|(name, value)| ((*name).into(), (*value).into()));
+    load(Some(file.path()), environment).map_err(|error| error.to_string())
+}
+
+fn complaint(toml: &str) -> String {
+    from(toml, &[]).unwrap_err()
+}
+
+#[test]
+fn the_defaults_are_the_documented_ones() {
+    let config = from("", &[]).unwrap();
+    assert_eq!(config.batch.window.to_string(), "30m");
+    assert_eq!(config.batch.max_bytes.to_string(), "128MiB");
+    assert_eq!(config.dedupe.window.get().as_secs(), 35 * 86_400);
+    assert!(config.archive.keep_raw && config.archive.compression_level == 3);
+}
+
+#[test]
+fn the_defaults_read_back_as_themselves() {
+    let text = toml::to_string_pretty(&Config::default()).unwrap();
+    assert_eq!(toml::from_str::<Config>(&text).unwrap(), Config::default(), "{text}");
+}
+
+#[test]
+fn an_unknown_key_is_named_with_the_known_one_most_like_it() {
+    assert_eq!(complaint("batch.windw = \"30m\""), "unknown key `batch.windw`; did you mean `batch.window`?");
+    assert_eq!(complaint("[archve]\nformat = \"ndjson\""), "unknown key `archve`; did you mean `archive`?");
+    assert_eq!(complaint("[batch]\nzzz = 1"), "unknown key `batch.zzz`");
+}
+
+#[test]
+fn a_wrong_value_is_named_with_its_key() {
+    let wrong = complaint("batch.window = \"half an hour\"");
+    assert_eq!(wrong, "batch.window: `half an hour` is no duration; write `30m`, `1h 30m` or `35d`");
+    assert!(complaint("archive.format = \"orc\"").starts_with("archive.format: unknown variant `orc`"));
+    assert!(complaint("batch.max_records = \"many\"").starts_with("batch.max_records: "));
+    assert!(
+        complaint("source.kind = \"kinesis\"").starts_with("source.kind: unknown variant `kinesis`, expected `file`")
+    );
+    assert!(complaint("record.trusted_proxies = [\"ten\"]").starts_with("record.trusted_proxies[0]: "));
+}
+
+#[test]
+fn what_does_not_go_together_is_refused() {
+    assert!(
+        complaint("archive.format = \"json\"\narchive.compression = \"snappy\"").starts_with("archive.compression: ")
+    );
+    assert_eq!(complaint("archive.compression_level = 23"), "archive.compression_level: 23 is not between 1 and 22");
+    assert_eq!(complaint("archive.partition_by = [\"dt\", \"dt\"]"), "archive.partition_by: `dt` stands twice");
+    assert_eq!(complaint("batch.window = \"1500ms\""), "batch.window: must be a whole number of seconds, at least one");
+    assert!(
+        complaint("archive.local.path = \"in/archive\"").starts_with("archive.local.path: `in/archive` lies within")
+    );
+}
+
+#[test]
+fn a_variable_of_the_environment_overrides_its_key() {
+    let config = from(
+        "batch.window = \"1h\"",
+        &[
+            ("AUDITLAKE__BATCH__WINDOW", "5m"),
+            ("AUDITLAKE__BATCH__MAX_RECORDS", "7"),
+            ("AUDITLAKE__SOURCE__LABEL", "123"),
+            ("AUDITLAKE__SOURCE__FILE__PATH", "elsewhere"),
+            ("AUDITLAKE__ARCHIVE__KEEP_RAW", "false"),
+            ("AUDITLAKE__ARCHIVE__PARTITION_BY", "[\"dt\", \"hour\"]"),
+            ("AUDITLAKE_FAILPOINT", "not a key"),
+        ],
+    )
+    .unwrap();
+    assert_eq!((config.batch.window.to_string().as_str(), config.batch.max_records), ("5m", 7));
+    assert_eq!((config.source.label.as_str(), config.archive.keep_raw), ("123", false));
+    assert_eq!(config.source.file.path, Some("elsewhere".into()));
+    assert_eq!(config.archive.partition_by.len(), 2);
+}
+
+#[test]
+fn a_variable_that_names_no_key_is_refused() {
+    let error = from("", &[("AUDITLAKE__BATCH__WINDWO", "5m")]).unwrap_err();
+    assert_eq!(error, "unknown key `batch.windwo`; did you mean `batch.window`?");
+}
+
+#[test]
+fn a_line_that_is_no_toml_is_named_by_its_number() {
+    assert!(complaint("[batch\nwindow = 1").contains(": line 2: "), "{}", complaint("[batch\nwindow = 1"));
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let error = load(Some(Path::new("nowhere.toml")), std::iter::empty()).unwrap_err().to_string();
+    assert!(error.starts_with("nowhere.toml: No such file"), "{error}");
+}
+
+#[test]
+fn a_source_path_is_required() {
+    let error = load(None, std::iter::empty()).unwrap_err().to_string();
+    assert!(error.starts_with("source.file.path: is required"), "{error}");
+}
+
+#[test]
+fn the_schema_describes_every_section() {
+    let schema = schema();
+    for section in ["source", "state", "archive", "batch", "record", "dedupe", "lease", "limits", "worker", "metrics"] {
+        assert!(schema["properties"][section]["properties"].is_object(), "{section}");
+    }
+}

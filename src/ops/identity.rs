@@ -1,0 +1,17 @@
+//! New identities, from the system's randomness.
+
+use uuid::{Builder, Uuid};
+
+/// Random bytes.
+#[allow(clippy::disallowed_methods)] // this is where randomness comes from
+pub fn random_bytes<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    // A system without randomness can't make keys; going on with predictable ones would be worse than stopping.
+    getrandom::fill(&mut bytes).expect("the system gives random bytes");
+    bytes
+}
+
+/// A random UUID (version 4).
+pub fn random_id() -> Uuid {
+    Builder::from_random_bytes(random_bytes()).into_uuid()
+}

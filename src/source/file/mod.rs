@@ -1,0 +1,152 @@
+//! Files as a source: each file below a path is a shard, a position in it the byte offset of a payload in its content.
+//!
+//! A file may grow, new files may appear. A file that shrank, was replaced or was changed where it has been archived is
+//! an error that names it: its checkpoint proves what stood there.
+
+mod content;
+mod reader;
+
+use std::ffi::OsString;
+use std::fs::Metadata;
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, percent_encode};
+
+use super::{Reading, SequenceNumber, Shard, ShardId, ShardReader, Source, SourceError, Target};
+use crate::ops::clock::Clock;
+use reader::FileReader;
+
+/// How files are read.
+#[derive(Clone, Debug)]
+pub struct FileOptions {
+    /// A file, or a directory of files.
+    pub path: PathBuf,
+    /// The length of a window. What is appended within one window has one arrival time, so that a batch which is read
+    /// again has the times it had at first, though the file's modification time has moved on.
+    pub window: Duration,
+    /// How long a one-shot run waits, since the file's last modification, for the rest of a line that has no end yet.
+    pub settle: Duration,
+    /// The most bytes that one payload may have.
+    pub max_payload_bytes: u64,
+}
+
+/// The files below a path.
+pub struct FileSource {
+    options: Arc<FileOptions>,
+    clock: Arc<dyn Clock>,
+}
+
+impl FileSource {
+    /// The files below `options.path`.
+    pub fn new(options: FileOptions, clock: Arc<dyn Clock>) -> Self {
+        Self { options: Arc::new(options), clock }
+    }
+
+    fn path_of(&self, shard: &ShardId) -> PathBuf {
+        let root = &self.options.path;
+        if root.is_file() { root.clone() } else { root.join(relative_path(shard)) }
+    }
+}
+
+#[async_trait]
+impl Source for FileSource {
+    async fn shards(&self) -> Result<Vec<Shard>, SourceError> {
+        let root = self.options.path.clone();
+        let listed = tokio::task::spawn_blocking(move || list(&root)).await;
+        listed.unwrap_or_else(|panic| Err(stopped(&self.options.path, &panic)))
+    }
+
+    async fn open(&self, shard: &ShardId, reading: Reading) -> Result<Box<dyn ShardReader>, SourceError> {
+        let path = self.path_of(shard);
+        let (shard, options, clock) = (shard.clone(), self.options.clone(), self.clock.clone());
+        Ok(Box::new(FileReader::open(shard, path, options, clock, reading).await?))
+    }
+}
+
+/// Every file below `root`, in the order of their paths; hidden ones are passed over, links to directories not
+/// followed.
+fn list(root: &Path) -> Result<Vec<Shard>, SourceError> {
+    let metadata = std::fs::metadata(root).map_err(|error| stopped(root, &error))?;
+    let mut shards = Vec::new();
+    if metadata.is_dir() {
+        walk(root, Path::new(""), &mut shards)?;
+        shards.sort_by(|a, b| a.id.cmp(&b.id));
+    } else {
+        let name = root.file_name().map(Path::new).unwrap_or(root);
+        shards.push(shard(name, &metadata));
+    }
+    Ok(shards)
+}
+
+fn walk(root: &Path, below: &Path, shards: &mut Vec<Shard>) -> Result<(), SourceError> {
+    let directory = root.join(below);
+    let entries = std::fs::read_dir(&directory).map_err(|error| stopped(&directory, &error))?;
+    for entry in entries {
+        let entry = entry.map_err(|error| stopped(&directory, &error))?;
+        if entry.file_name().as_bytes().starts_with(b".") {
+            continue;
+        }
+        let relative = below.join(entry.file_name());
+        let kind = entry.file_type().map_err(|error| stopped(&entry.path(), &error))?;
+        if kind.is_dir() {
+            walk(root, &relative, shards)?;
+            continue;
+        }
+        let metadata = std::fs::metadata(entry.path()).map_err(|error| stopped(&entry.path(), &error))?;
+        if metadata.is_file() {
+            shards.push(shard(&relative, &metadata));
+        }
+    }
+    Ok(())
+}
+
+fn shard(relative: &Path, metadata: &Metadata) -> Shard {
+    let length = metadata.len();
+    Shard {
+        id: shard_id(relative),
+        parents: Vec::new(),
+        end: Target { before: SequenceNumber::from(length), bytes: Some(length) },
+    }
+}
+
+/// `%` escapes itself, so that every name of a file, UTF-8 or not, is the name of one shard.
+const ESCAPED: &AsciiSet = &CONTROLS.add(b'%');
+
+fn shard_id(relative: &Path) -> ShardId {
+    match relative.to_str() {
+        Some(text) => ShardId::new(text.replace('%', "%25")),
+        None => ShardId::new(percent_encode(relative.as_os_str().as_bytes(), ESCAPED).to_string()),
+    }
+}
+
+fn relative_path(shard: &ShardId) -> PathBuf {
+    OsString::from_vec(percent_decode_str(shard.as_str()).collect()).into()
+}
+
+fn modified(metadata: &Metadata) -> Timestamp {
+    metadata.modified().ok().and_then(|time| Timestamp::try_from(time).ok()).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+fn stopped(path: &Path, error: &dyn std::fmt::Display) -> SourceError {
+    SourceError::Stopped { shard: shard_id(path), reason: error.to_string() }
+}
+
+/// What an I/O error means for the shard: a missing or forbidden file needs a human, anything else may pass.
+fn io_error(shard: &ShardId, error: &io::Error) -> SourceError {
+    let (shard, reason) = (shard.clone(), error.to_string());
+    match error.kind() {
+        io::ErrorKind::Interrupted | io::ErrorKind::TimedOut | io::ErrorKind::StaleNetworkFileHandle => {
+            SourceError::Unavailable { shard, reason }
+        }
+        _ => SourceError::Stopped { shard, reason },
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,141 @@
+//! State made anew from the archive alone: every row carries its position, so that it can claim its identity again.
+
+use jiff::Timestamp;
+
+use crate::archive::chain::{self, ChainError, ManifestFault};
+use crate::archive::manifest::{Manifest, ObjectKind};
+use crate::archive::{ArchiveError, ArchiveStore, names};
+use crate::dedupe::{Claim, ClaimError, Claims};
+use crate::encode::read::{ArchivedRow, Projection, ReadError, read_rows};
+use crate::lease::LeaseRow;
+use crate::record::{IdentityKey, identity_of};
+
+/// How many rows claim at once.
+const CHUNK: usize = 4096;
+
+/// Why state could not be made from the archive.
+#[derive(Debug, thiserror::Error)]
+pub enum RebuildError {
+    /// The archive could not be read.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// A shard's chain has no sound end.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// A manifest is none.
+    #[error("{key} {fault}; `verify` tells all that is wrong")]
+    Manifest {
+        /// The manifest's key.
+        key: String,
+        /// What is wrong with it.
+        fault: ManifestFault,
+    },
+    /// A listed object is not there.
+    #[error("{key} is missing; `verify` tells all that is wrong")]
+    Missing {
+        /// The object's key.
+        key: String,
+    },
+    /// An object can't be read.
+    #[error("{key}: {error}; `verify` tells all that is wrong")]
+    Unreadable {
+        /// The object's key.
+        key: String,
+        /// Why.
+        error: ReadError,
+    },
+    /// The claims could not be made.
+    #[error(transparent)]
+    Claims(#[from] ClaimError),
+}
+
+/// How far it has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Objects of events read.
+    pub objects: u64,
+    /// Rows that have claimed their identity.
+    pub records: u64,
+    /// Rows that can't: they have no `log_id`, and the archive does not keep their raw text.
+    pub unclaimable: u64,
+}
+
+/// Every manifest of the archive, in the order of shards and batches.
+async fn manifests(archive: &dyn ArchiveStore, archive_id: uuid::Uuid) -> Result<Vec<Manifest>, RebuildError> {
+    let mut manifests = Vec::new();
+    for listed in archive.list(names::MANIFESTS).await? {
+        let key = listed.key;
+        let bytes = archive.get(&key).await?.ok_or_else(|| RebuildError::Missing { key: key.clone() })?;
+        let Some(name) = names::parse_manifest_key(&key) else { continue };
+        let manifest = chain::parse(&bytes, archive_id, name.folder, name.batch_seq);
+        manifests.push(manifest.map_err(|fault| RebuildError::Manifest { key: key.clone(), fault })?);
+    }
+    Ok(manifests)
+}
+
+/// The lease row of every shard that has a manifest: nobody's, going on from the newest.
+pub async fn lease_rows(archive: &dyn ArchiveStore, archive_id: uuid::Uuid) -> Result<Vec<LeaseRow>, RebuildError> {
+    let mut rows = Vec::new();
+    let mut shards: Vec<_> = manifests(archive, archive_id).await?.into_iter().map(|manifest| manifest.shard).collect();
+    shards.dedup();
+    for shard in shards {
+        if let Some(newest) = chain::newest_manifest(archive, archive_id, &shard).await? {
+            rows.push(newest.lease_row());
+        }
+    }
+    Ok(rows)
+}
+
+/// Lets every archived record claim its identity from its own position, as it did when it was archived, and makes the
+/// claims durable. Claims count from `now`: a window longer than needed loses nothing.
+pub async fn claims(
+    archive: &dyn ArchiveStore,
+    archive_id: uuid::Uuid,
+    claims: &dyn Claims,
+    now: Timestamp,
+    progress: &mut (dyn FnMut(Progress) + Send),
+) -> Result<Progress, RebuildError> {
+    let key = IdentityKey::of_archive(archive_id);
+    let mut done = Progress::default();
+    for manifest in manifests(archive, archive_id).await? {
+        for object in manifest.objects.iter().filter(|object| object.kind == ObjectKind::Events) {
+            let missing = || RebuildError::Missing { key: object.key.clone() };
+            let bytes = archive.get(&object.key).await?.ok_or_else(missing)?;
+            let unreadable = |error| RebuildError::Unreadable { key: object.key.clone(), error };
+            let mut rows = read_rows(bytes, &object.key, Projection::Core).map_err(unreadable)?;
+            loop {
+                let chunk: Result<Vec<ArchivedRow>, ReadError> = rows.by_ref().take(CHUNK).collect();
+                let chunk = chunk.map_err(unreadable)?;
+                if chunk.is_empty() {
+                    break;
+                }
+                claim_rows(&chunk, claims, &key, now, &mut done).await?;
+            }
+            done.objects += 1;
+            progress(done);
+        }
+    }
+    claims.flush().await?;
+    Ok(done)
+}
+
+async fn claim_rows(
+    rows: &[ArchivedRow],
+    claims: &dyn Claims,
+    key: &IdentityKey,
+    now: Timestamp,
+    done: &mut Progress,
+) -> Result<(), ClaimError> {
+    let Some(shard) = rows.first().map(|row| &row.shard) else { return Ok(()) };
+    let records: Vec<_> = rows.iter().map(|row| (row, row.record())).collect();
+    let (claimable, lost): (Vec<_>, Vec<_>) =
+        records.iter().partition(|(_, record)| record.log_id.is_some() || !record.raw.is_empty());
+    let mut batch = Vec::with_capacity(claimable.len());
+    for (row, record) in &claimable {
+        batch.push(Claim { identity: identity_of(record), position: row.position(), core: key.core_of(record) });
+    }
+    claims.claim(shard, &batch, now).await?;
+    done.records += claimable.len() as u64;
+    done.unclaimable += lost.len() as u64;
+    Ok(())
+}

@@ -1,0 +1,192 @@
+//! The commit protocol: claims durable, prepare, put, manifest, commit. The only place that moves a checkpoint.
+//!
+//! | step | durable once done | a crash behind it |
+//! |---|---|---|
+//! | claims | which records are this batch's | the batch is read again; its claims hold, for they are claimed from the same positions |
+//! | prepare | the batch's range, keys and layout (`pending` in the lease row) | whoever takes the lease reads exactly this range again and goes on here |
+//! | put | each object, under a key that only this batch has | it is found standing, with these rows, and adopted |
+//! | manifest | the batch's proof, chained to the one before | the same |
+//! | commit | `checkpoint`, `batch_seq`, `chain_head`; `pending` gone | the next batch begins |
+
+use std::future::Future;
+
+use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
+
+use super::Settings;
+use super::open_batch::FinishedBatch;
+use crate::app::Ports;
+use crate::archive::manifest::{Manifest, ManifestObject};
+use crate::archive::{ArchiveError, Put};
+use crate::dedupe::ClaimError;
+use crate::digest::Digest;
+use crate::encode::{FinishedObject, keys, read};
+use crate::lease::{Lease, LeaseError};
+use crate::ops::failpoint;
+use crate::ops::retry::retry;
+
+/// Why a batch could not be committed. Whatever it is, nothing is lost: the batch is finished or read again by whoever
+/// takes the lease next.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// The claims could not be made durable.
+    #[error(transparent)]
+    Claims(#[from] ClaimError),
+    /// The lease row could not be written.
+    #[error(transparent)]
+    Lease(#[from] LeaseError),
+    /// The archive did not take an object.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// Something that this batch did not put stands under its key.
+    #[error(
+        "{key} stands in the archive already and is not of this batch ({reason}); nothing is overwritten: find out who \
+         put it there, move it away, and the batch is finished"
+    )]
+    Foreign {
+        /// The object's key.
+        key: String,
+        /// How it was told.
+        reason: String,
+    },
+    /// The range of a pending batch came out otherwise when it was read again.
+    #[error("the pending batch covers {expected}, but reading it again gave {found}; nothing was changed")]
+    OtherRange {
+        /// What the lease row says.
+        expected: String,
+        /// What was read.
+        found: String,
+    },
+}
+
+/// Commits one batch.
+pub(super) struct Commit<'a> {
+    pub(super) ports: &'a Ports,
+    pub(super) settings: &'a Settings,
+    pub(super) abort: &'a CancellationToken,
+    pub(super) lease: &'a mut Lease,
+    pub(super) batch: &'a FinishedBatch,
+}
+
+impl Commit<'_> {
+    /// Takes the batch through all steps. Failures that may pass are tried again under the settings' policy.
+    pub(super) async fn run(mut self) -> Result<(), CommitError> {
+        let claims = &self.ports.claims;
+        let may_pass = |error: &ClaimError| matches!(error, ClaimError::Unavailable(_));
+        self.try_again(may_pass, || claims.flush()).await?;
+        failpoint::reach("claims_flushed");
+        self.prepare().await?;
+        failpoint::reach("prepared");
+        let mut objects = Vec::with_capacity(self.batch.objects.len());
+        for object in &self.batch.objects {
+            objects.push(self.put_object(object).await?);
+            failpoint::reach("object_put");
+        }
+        let chain_head = self.put_manifest(objects).await?;
+        failpoint::reach("manifest_put");
+        self.commit(chain_head).await?;
+        failpoint::reach("committed");
+        Ok(())
+    }
+
+    /// Fixes the batch in the lease row, or finds that it is the one fixed there.
+    async fn prepare(&mut self) -> Result<(), CommitError> {
+        let pending = &self.batch.pending;
+        if let Some(standing) = &self.lease.row().pending {
+            if standing == pending {
+                return Ok(());
+            }
+            let (expected, found) = (standing.range.to_string(), pending.range.to_string());
+            return Err(CommitError::OtherRange { expected, found });
+        }
+        debug_assert_eq!(pending.range.after, self.lease.row().checkpoint, "batches chain");
+        self.write(|row| row.pending = Some(pending.clone())).await
+    }
+
+    async fn commit(&mut self, chain_head: Digest) -> Result<(), CommitError> {
+        let pending = &self.batch.pending;
+        self.write(|row| {
+            row.checkpoint = pending.range.through.clone();
+            row.ended = pending.shard_end;
+            row.batch_seq = pending.batch_seq + 1;
+            row.chain_head = Some(chain_head);
+            row.pending = None;
+        })
+        .await
+    }
+
+    async fn write(&mut self, change: impl Fn(&mut crate::lease::LeaseRow)) -> Result<(), CommitError> {
+        let clock = self.ports.clock.as_ref();
+        let may_pass = |error: &LeaseError| matches!(error, LeaseError::Unavailable { .. });
+        let lease = tokio::sync::Mutex::new(&mut *self.lease);
+        let write = || async { lease.lock().await.write(&change).await };
+        Ok(retry(self.settings.retry, clock, self.abort, may_pass, write).await?)
+    }
+
+    /// Puts one object, or adopts what an earlier attempt at this very batch put.
+    async fn put_object(&self, object: &FinishedObject) -> Result<ManifestObject, CommitError> {
+        let listed = object.manifest_object();
+        let Some(standing) = self.put(&object.key, &object.object.bytes).await? else { return Ok(listed) };
+        let sha256 = Digest::of(&standing);
+        if sha256 != object.sha256 {
+            // Another version of this program may have encoded the same rows differently; what counts is the rows.
+            let same = read::same_rows(standing.clone(), object.object.bytes.clone(), &object.key);
+            let foreign = |reason| CommitError::Foreign { key: object.key.clone(), reason };
+            if !same.map_err(|error| foreign(error.to_string()))? {
+                return Err(foreign("it holds other records".into()));
+            }
+        }
+        tracing::info!(key = object.key, "an earlier attempt had put this object; it is adopted");
+        Ok(ManifestObject { bytes: standing.len() as u64, sha256, ..listed })
+    }
+
+    /// Puts the manifest, or finds the one that an earlier attempt put; the digest of what stands.
+    async fn put_manifest(&self, objects: Vec<ManifestObject>) -> Result<Digest, CommitError> {
+        let (row, pending) = (self.lease.row(), &self.batch.pending);
+        let manifest = Manifest {
+            archive_id: self.settings.archive_id,
+            shard: row.shard.clone(),
+            parents: row.parents.clone(),
+            batch_seq: pending.batch_seq,
+            window: pending.window,
+            range: pending.range.clone(),
+            shard_end: pending.shard_end,
+            arrival: self.batch.arrival,
+            read_through: self.batch.read_through,
+            counts: self.batch.tally.counts,
+            objects,
+            gap: pending.gap.clone(),
+            previous: row.chain_head,
+            writer: concat!("auditlake ", env!("CARGO_PKG_VERSION")).into(),
+        };
+        let key = keys::manifest_key(&row.shard, pending.batch_seq);
+        let bytes = Bytes::from(manifest.to_bytes());
+        let Some(standing) = self.put(&key, &bytes).await? else { return Ok(Digest::of(&bytes)) };
+        match serde_json::from_slice::<Manifest>(&standing) {
+            Ok(found) if found.same_batch(&manifest) => Ok(Digest::of(&standing)),
+            Ok(_) => Err(CommitError::Foreign { key, reason: "it describes another batch".into() }),
+            Err(error) => Err(CommitError::Foreign { key, reason: error.to_string() }),
+        }
+    }
+
+    /// Puts `bytes` under `key`; what stands there already, if anything does.
+    async fn put(&self, key: &str, bytes: &Bytes) -> Result<Option<Bytes>, CommitError> {
+        let archive = &self.ports.archive;
+        let may_pass = |error: &ArchiveError| !matches!(error, ArchiveError::Refused { .. });
+        let put = self.try_again(may_pass, || archive.put_if_absent(key, bytes.clone())).await?;
+        if put == Put::Created {
+            return Ok(None);
+        }
+        let standing = self.try_again(may_pass, || archive.get(key)).await?;
+        let vanished = || CommitError::Foreign { key: key.into(), reason: "it came and went".into() };
+        standing.ok_or_else(vanished).map(Some)
+    }
+
+    async fn try_again<T, E, F>(&self, may_pass: impl Fn(&E) -> bool, step: impl FnMut() -> F) -> Result<T, E>
+    where
+        E: std::fmt::Display,
+        F: Future<Output = Result<T, E>>,
+    {
+        retry(self.settings.retry, self.ports.clock.as_ref(), self.abort, may_pass, step).await
+    }
+}

@@ -1,0 +1,230 @@
+//! A batch that is being gathered. No I/O: it is handed payloads and verdicts, and says when it is over.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use jiff::Timestamp;
+
+use super::{Settings, Tally, Totals};
+use crate::archive::manifest::ArrivalRange;
+use crate::batch::{CutReason, Limits, Load, Window};
+use crate::dedupe::{Claim, Verdict};
+use crate::encode::{BatchEncoder, EncodeError, FinishedObject, Layout, RejectRow, Row};
+use crate::lease::{Gap, Pending};
+use crate::record::{Decoded, IdentityKey, Record, identity_of};
+use crate::source::{Checkpoint, Payload, Range, ShardId};
+
+/// Rows, rejects and counts of the payloads taken so far.
+pub(super) struct OpenBatch {
+    pub(super) window: Window,
+    layout: Layout,
+    after: Checkpoint,
+    last: Option<Payload>,
+    first_arrival: Timestamp,
+    arrival: Option<ArrivalRange>,
+    pub(super) read_through: Timestamp,
+    pub(super) gap: Option<Gap>,
+    encoder: BatchEncoder,
+    tally: Tally,
+    weight: Weight,
+}
+
+/// A batch that is over: nothing about it changes any more.
+pub(super) struct FinishedBatch {
+    pub(super) pending: Pending,
+    pub(super) arrival: Option<ArrivalRange>,
+    pub(super) read_through: Timestamp,
+    pub(super) tally: Tally,
+    pub(super) objects: Vec<FinishedObject>,
+}
+
+/// What the batch holds in the process's memory accounts; returned when it is dropped.
+struct Weight {
+    totals: Arc<Totals>,
+    bytes: u64,
+}
+
+impl Weight {
+    fn new(totals: Arc<Totals>) -> Self {
+        totals.open_batches.fetch_add(1, Ordering::Relaxed);
+        Self { totals, bytes: 0 }
+    }
+
+    fn set(&mut self, bytes: u64) {
+        self.totals.memory.fetch_add(bytes, Ordering::Relaxed);
+        self.totals.memory.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.bytes = bytes;
+    }
+}
+
+impl Drop for Weight {
+    fn drop(&mut self) {
+        self.set(0);
+        self.totals.open_batches.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The claims of the records among what was decoded, in order.
+pub(super) fn claims<'c>(
+    payloads: &'c [Payload],
+    decoded: &'c [Vec<Decoded<'c>>],
+    key: &IdentityKey,
+) -> Vec<Claim<'c>> {
+    let elements = payloads.iter().zip(decoded).flat_map(|(payload, elements)| {
+        elements.iter().map(move |element| (payload.position.record(element.index), &element.outcome))
+    });
+    let claim =
+        |position, record: &'c Record<'c>| Claim { identity: identity_of(record), position, core: key.core_of(record) };
+    elements.filter_map(|(position, outcome)| Some(claim(position, outcome.as_ref().ok()?))).collect()
+}
+
+impl OpenBatch {
+    /// A batch that begins after `after` with a payload that arrived at `arrival`.
+    pub(super) fn new(
+        after: Checkpoint,
+        arrival: Timestamp,
+        settings: &Settings,
+        totals: Arc<Totals>,
+    ) -> Result<Self, EncodeError> {
+        let window = Window::holding(arrival, settings.limits.window);
+        Self::with(after, window, arrival, settings.layout.clone(), totals)
+    }
+
+    /// A prepared batch, to be gathered again as it was at first.
+    pub(super) fn again(pending: &Pending, totals: Arc<Totals>) -> Result<Self, EncodeError> {
+        let (after, layout) = (pending.range.after.clone(), pending.layout.clone());
+        let mut batch = Self::with(after, pending.window, pending.arrival, layout, totals)?;
+        batch.gap.clone_from(&pending.gap);
+        Ok(batch)
+    }
+
+    fn with(
+        after: Checkpoint,
+        window: Window,
+        arrival: Timestamp,
+        layout: Layout,
+        totals: Arc<Totals>,
+    ) -> Result<Self, EncodeError> {
+        Ok(Self {
+            window,
+            encoder: BatchEncoder::new(&layout)?,
+            layout,
+            after,
+            last: None,
+            first_arrival: arrival,
+            arrival: None,
+            read_through: arrival,
+            gap: None,
+            tally: Tally::default(),
+            weight: Weight::new(totals),
+        })
+    }
+
+    pub(super) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// How many of the payloads belong to this batch before it must be cut.
+    pub(super) fn fitting(
+        &self,
+        limits: &Limits,
+        payloads: &[Payload],
+        decoded: &[Vec<Decoded<'_>>],
+    ) -> (usize, Option<CutReason>) {
+        let mut load = self.load();
+        for (taken, (payload, elements)) in payloads.iter().zip(decoded).enumerate() {
+            let records = elements.len() as u64;
+            if let Some(reason) = limits.cut_before(self.window, load, payload.arrival, records) {
+                return (taken, Some(reason));
+            }
+            load.records += records;
+        }
+        (payloads.len(), None)
+    }
+
+    /// Takes payloads, with the verdicts of their records in order.
+    pub(super) fn take(
+        &mut self,
+        shard: &ShardId,
+        payloads: &[Payload],
+        decoded: &[Vec<Decoded<'_>>],
+        verdicts: &[Verdict],
+    ) -> Result<(), EncodeError> {
+        let mut verdicts = verdicts.iter().copied();
+        for (payload, elements) in payloads.iter().zip(decoded) {
+            self.tally.counts.payloads += 1;
+            self.tally.counts.empty += u64::from(elements.is_empty());
+            for element in elements {
+                let position = payload.position.record(element.index);
+                match &element.outcome {
+                    Ok(record) => {
+                        let verdict = verdicts.next().expect("every record has claimed its identity");
+                        self.tally.count(verdict);
+                        if verdict.is_archived() {
+                            let conflict = verdict == Verdict::Conflict;
+                            self.encoder.append(&Row {
+                                record,
+                                shard,
+                                position,
+                                arrival: payload.arrival,
+                                conflict,
+                            })?;
+                        }
+                    }
+                    Err(reject) => {
+                        self.tally.reject(reject.reason);
+                        let (reason, raw) = (reject.reason, reject.raw);
+                        self.encoder.reject(&RejectRow { reason, raw, shard, position, arrival: payload.arrival });
+                    }
+                }
+            }
+            self.arrived(payload.arrival);
+        }
+        if let Some(last) = payloads.last() {
+            self.last = Some(last.clone());
+        }
+        self.weight.set(self.encoder.memory_bytes());
+        Ok(())
+    }
+
+    fn arrived(&mut self, arrival: Timestamp) {
+        let range = self.arrival.get_or_insert(ArrivalRange { min: arrival, max: arrival });
+        range.min = range.min.min(arrival);
+        range.max = range.max.max(arrival);
+    }
+
+    /// What it weighs.
+    pub(super) fn load(&self) -> Load {
+        Load {
+            records: self.tally.counts.records,
+            encoded_bytes: self.encoder.encoded_bytes(),
+            memory_bytes: self.encoder.memory_bytes(),
+        }
+    }
+
+    /// Where a reader stands that has read what this batch has taken.
+    pub(super) fn through(&self) -> Checkpoint {
+        self.last.as_ref().map_or_else(|| self.after.clone(), Payload::checkpoint)
+    }
+
+    /// Encodes the objects. `batch_seq` names them.
+    pub(super) fn finish(self, shard: &ShardId, batch_seq: u64, shard_end: bool) -> Result<FinishedBatch, EncodeError> {
+        let range = Range { through: self.through(), after: self.after };
+        let objects = self.encoder.finish(&self.window, shard, batch_seq)?;
+        let mut tally = self.tally;
+        tally.batches = 1;
+        tally.objects = objects.len() as u64;
+        tally.object_bytes = objects.iter().map(|object| object.object.bytes.len() as u64).sum();
+        tally.gaps = u64::from(self.gap.is_some());
+        let pending = Pending {
+            batch_seq,
+            range,
+            shard_end,
+            window: self.window,
+            arrival: self.first_arrival,
+            layout: self.layout,
+            gap: self.gap,
+        };
+        Ok(FinishedBatch { pending, arrival: self.arrival, read_through: self.read_through, tally, objects })
+    }
+}

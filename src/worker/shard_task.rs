@@ -1,0 +1,341 @@
+//! One shard: read, gather, commit, for as long as its lease is held.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::commit::{Commit, CommitError};
+use super::open_batch::{OpenBatch, claims};
+use super::{Settings, Shutdown, Totals};
+use crate::app::Ports;
+use crate::batch::{CutReason, Window};
+use crate::dedupe::ClaimError;
+use crate::encode::EncodeError;
+use crate::lease::{Gap, Lease, LeaseError, Pending};
+use crate::ops::failpoint;
+use crate::record::{Decoded, Unpacked, decode, unpack};
+use crate::source::{Next, Page, Payload, Reading, ShardId, ShardReader, SourceError, Until};
+
+/// Why a shard stopped. Its lease row says truthfully how far it got; nothing behind that is passed over.
+#[derive(Debug, thiserror::Error)]
+pub enum ShardError {
+    /// The source can't be read.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// A record's identity could not be claimed.
+    #[error(transparent)]
+    Claims(#[from] ClaimError),
+    /// A batch could not be encoded.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+    /// A batch could not be committed.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    /// The lease could not be taken or given up.
+    #[error(transparent)]
+    Lease(#[from] LeaseError),
+    /// The source no longer has what a batch under way was made of.
+    #[error("a batch {0} is under way, but the source ended before it; restore the source to finish the batch")]
+    BatchLost(String),
+    /// The task panicked.
+    #[error("a bug: {0}")]
+    Panic(String),
+}
+
+/// A shard and why it stopped.
+#[derive(Debug, thiserror::Error)]
+#[error("{shard}: {error}")]
+pub struct ShardFailure {
+    /// The shard.
+    pub shard: ShardId,
+    /// Why it stopped.
+    pub error: ShardError,
+}
+
+/// How a shard's task ended, when nothing was wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// All that was asked for is committed.
+    Done,
+    /// The worker was told to stop; what could be committed is.
+    Stopped,
+}
+
+/// What wakes the loop.
+enum Wake {
+    Page(Page),
+    WindowOver,
+    Stop,
+}
+
+/// Reads one shard and commits its batches.
+pub(super) struct ShardTask {
+    pub(super) ports: Ports,
+    pub(super) settings: Arc<Settings>,
+    pub(super) shutdown: Shutdown,
+    pub(super) totals: Arc<Totals>,
+    pub(super) lease: Lease,
+    pub(super) until: Until,
+}
+
+impl ShardTask {
+    /// Finishes the batch under way, if there is one, then reads on; gives the lease up at the end, whatever it is.
+    pub(super) async fn run(mut self) -> Result<Outcome, ShardError> {
+        let outcome = tokio::select! {
+            biased;
+            () = self.shutdown.abort.clone().cancelled_owned() => Ok(Outcome::Stopped),
+            outcome = self.work() => outcome,
+        };
+        match (outcome, self.lease.release().await) {
+            // Whoever took the lease away has it now, and the reason is in the first error.
+            (Err(error), _) => Err(error),
+            (Ok(outcome), released) => released.map(|()| outcome).map_err(ShardError::from),
+        }
+    }
+
+    async fn work(&mut self) -> Result<Outcome, ShardError> {
+        if let Some(pending) = self.lease.row().pending.clone() {
+            self.finish_pending(&pending).await?;
+        }
+        if self.lease.row().ended {
+            return Ok(Outcome::Done);
+        }
+        self.read_on().await
+    }
+
+    /// Reads exactly the range of a prepared batch again and commits it.
+    async fn finish_pending(&mut self, pending: &Pending) -> Result<(), ShardError> {
+        let shard = self.shard().clone();
+        tracing::info!(%shard, batch_seq = pending.batch_seq, range = %pending.range, "finishing a batch under way");
+        let mut batch = OpenBatch::again(pending, self.totals.clone())?;
+        if pending.range.after != pending.range.through {
+            let mut reader = self
+                .open(Reading {
+                    after: pending.range.after.clone(),
+                    until: Until::Through(pending.range.through.clone()),
+                    arrival: Some(pending.arrival),
+                })
+                .await?;
+            loop {
+                let page = reader.next().await?;
+                self.account(&page);
+                self.gather_all(&mut batch, &page.payloads).await?;
+                batch.read_through = page.read_through;
+                match page.next {
+                    Next::More => {}
+                    Next::Reached => break,
+                    Next::CaughtUp | Next::ShardEnd => return Err(ShardError::BatchLost(pending.range.to_string())),
+                }
+            }
+        }
+        self.commit(batch, pending.shard_end).await
+    }
+
+    async fn read_on(&mut self) -> Result<Outcome, ShardError> {
+        let after = self.lease.row().checkpoint.clone();
+        let mut reader = self.open(Reading { after, until: self.until.clone(), arrival: None }).await?;
+        let mut open: Option<OpenBatch> = None;
+        let mut idle = false;
+        loop {
+            let window = open.as_ref().map(|batch| batch.window);
+            match self.wait(reader.as_mut(), window, idle).await? {
+                Wake::Page(page) => {
+                    self.account(&page);
+                    if let Some(gap) = &page.gap {
+                        open = self.meet_gap(open, gap, &page.payloads).await?;
+                    }
+                    open = self.gather(open, &page.payloads).await?;
+                    if let Some(batch) = &mut open {
+                        batch.read_through = page.read_through;
+                    }
+                    match page.next {
+                        Next::More => idle = false,
+                        Next::CaughtUp => idle = true,
+                        Next::Reached => return self.close(open, CutReason::Target).await.map(|()| Outcome::Done),
+                        Next::ShardEnd => return self.end(open, &page).await.map(|()| Outcome::Done),
+                    }
+                }
+                Wake::WindowOver => {
+                    self.close(open.take(), CutReason::Window).await?;
+                }
+                Wake::Stop => return self.close(open, CutReason::Stop).await.map(|()| Outcome::Stopped),
+            }
+        }
+    }
+
+    /// The next page, or that the clock has closed the window, or that the worker stops. A shard that is caught up is
+    /// asked again after a pause; only then does the clock close its window: before, there may be more of it to read.
+    async fn wait(&self, reader: &mut dyn ShardReader, open: Option<Window>, idle: bool) -> Result<Wake, SourceError> {
+        let clock = &self.ports.clock;
+        let closes_in = open.map(|window| self.settings.limits.closes_in(window, clock.now()));
+        if idle && closes_in == Some(Duration::ZERO) {
+            return Ok(Wake::WindowOver);
+        }
+        let pause = if idle {
+            closes_in.map_or(self.settings.poll, |left| left.min(self.settings.poll))
+        } else {
+            Duration::ZERO
+        };
+        let next = async {
+            if !pause.is_zero() {
+                clock.sleep(pause).await;
+            }
+            reader.next().await.map(Wake::Page)
+        };
+        tokio::select! {
+            biased;
+            () = self.shutdown.graceful.cancelled() => Ok(Wake::Stop),
+            page = next => page,
+        }
+    }
+
+    /// Gathers payloads, committing each batch that is full; the batch that is still open.
+    async fn gather(
+        &mut self,
+        mut open: Option<OpenBatch>,
+        mut payloads: &[Payload],
+    ) -> Result<Option<OpenBatch>, ShardError> {
+        while let Some(first) = payloads.first() {
+            let mut batch = match open.take() {
+                Some(batch) => batch,
+                None => self.begin(first.arrival)?,
+            };
+            let chunk = &payloads[..self.chunk_length(payloads)];
+            let (taken, cut) = self.gather_chunk(&mut batch, chunk, true).await?;
+            payloads = &payloads[taken..];
+            match cut {
+                Some(reason) => self.close(Some(batch), reason).await?,
+                None => open = Some(batch),
+            }
+            // A reader that never waits would keep the other tasks of this thread from running.
+            tokio::task::yield_now().await;
+        }
+        Ok(open)
+    }
+
+    async fn gather_all(&mut self, batch: &mut OpenBatch, mut payloads: &[Payload]) -> Result<(), ShardError> {
+        while !payloads.is_empty() {
+            let chunk = &payloads[..self.chunk_length(payloads)];
+            self.gather_chunk(batch, chunk, false).await?;
+            payloads = &payloads[chunk.len()..];
+        }
+        Ok(())
+    }
+
+    /// Decodes, claims and takes payloads; how many, and why the batch is over, if it is.
+    async fn gather_chunk(
+        &self,
+        batch: &mut OpenBatch,
+        payloads: &[Payload],
+        may_cut: bool,
+    ) -> Result<(usize, Option<CutReason>), ShardError> {
+        let limits = &self.settings.limits;
+        let layout = batch.layout().clone();
+        let unpacked: Vec<Unpacked<'_>> =
+            payloads.iter().map(|payload| unpack(&payload.data, layout.rules.max_payload_bytes)).collect();
+        let decoded: Vec<Vec<Decoded<'_>>> =
+            unpacked.iter().map(|unpacked| decode(unpacked, &layout.rules).collect()).collect();
+        let (taken, cut_before) =
+            if may_cut { batch.fitting(limits, payloads, &decoded) } else { (payloads.len(), None) };
+        let (payloads, decoded) = (&payloads[..taken], &decoded[..taken]);
+        let claims = claims(payloads, decoded, &self.settings.identity);
+        let verdicts = self.ports.claims.claim(self.shard(), &claims, self.ports.clock.now()).await?;
+        failpoint::reach("claimed");
+        batch.take(self.shard(), payloads, decoded, &verdicts)?;
+        let records = decoded.iter().map(|elements| elements.len() as u64).sum();
+        self.totals.records_read.fetch_add(records, Ordering::Relaxed);
+        let over_budget = || self.totals.over_budget(batch.load().memory_bytes, self.settings.memory);
+        let cut_after = || limits.cut_after(batch.load()).or_else(|| over_budget().then_some(CutReason::Memory));
+        Ok((taken, cut_before.or_else(cut_after).filter(|_| may_cut)))
+    }
+
+    /// How many payloads to decode at once: few enough that a batch passes `max_bytes` by a small part of it.
+    fn chunk_length(&self, payloads: &[Payload]) -> usize {
+        let most = (self.settings.limits.max_bytes / 16).clamp(16 << 10, 1 << 20);
+        let mut bytes = 0;
+        let fits = |payload: &&Payload| {
+            bytes += payload.data.len() as u64;
+            bytes <= most
+        };
+        payloads.iter().take_while(fits).count().max(1)
+    }
+
+    fn begin(&self, arrival: Timestamp) -> Result<OpenBatch, EncodeError> {
+        let after = self.lease.row().checkpoint.clone();
+        OpenBatch::new(after, arrival, &self.settings, self.totals.clone())
+    }
+
+    /// A gap begins a batch of its own, so that the manifest says what is missing in front of it.
+    async fn meet_gap(
+        &mut self,
+        open: Option<OpenBatch>,
+        gap: &Gap,
+        payloads: &[Payload],
+    ) -> Result<Option<OpenBatch>, ShardError> {
+        tracing::error!(shard = %self.shard(), after = %gap.after, from = ?gap.from, until = %gap.until,
+            "records are missing: the source no longer had them when they were asked for");
+        self.close(open, CutReason::Stop).await?;
+        let mut batch = payloads.first().map(|first| self.begin(first.arrival)).transpose()?;
+        if let Some(batch) = &mut batch {
+            batch.gap = Some(gap.clone());
+        }
+        Ok(batch)
+    }
+
+    /// Commits the open batch, if there is one.
+    async fn close(&mut self, open: Option<OpenBatch>, reason: CutReason) -> Result<(), ShardError> {
+        let Some(batch) = open else { return Ok(()) };
+        tracing::debug!(shard = %self.shard(), reason = reason.as_str(), "a batch is cut");
+        self.commit(batch, false).await
+    }
+
+    /// Commits the shard's end, with what was open.
+    async fn end(&mut self, open: Option<OpenBatch>, page: &Page) -> Result<(), ShardError> {
+        let batch = open.map_or_else(|| self.begin(page.read_through), Ok)?;
+        self.commit(batch, true).await
+    }
+
+    async fn commit(&mut self, batch: OpenBatch, shard_end: bool) -> Result<(), ShardError> {
+        let batch = batch.finish(&self.lease.row().shard, self.lease.row().batch_seq, shard_end)?;
+        let started = self.ports.clock.monotonic();
+        let commit = Commit {
+            ports: &self.ports,
+            settings: &self.settings,
+            abort: &self.shutdown.abort,
+            lease: &mut self.lease,
+            batch: &batch,
+        };
+        commit.run().await?;
+        self.totals.add(&batch.tally);
+        let counts = &batch.tally.counts;
+        tracing::info!(
+            shard = %self.lease.row().shard,
+            batch_seq = batch.pending.batch_seq,
+            range = %batch.pending.range,
+            records = counts.records,
+            archived = counts.archived,
+            duplicates = counts.duplicates,
+            conflicts = counts.conflicts,
+            rejected = counts.rejected,
+            objects = batch.objects.len(),
+            bytes = batch.tally.object_bytes,
+            commit_ms = self.ports.clock.monotonic().saturating_sub(started).as_millis() as u64,
+            "batch committed"
+        );
+        Ok(())
+    }
+
+    async fn open(&self, reading: Reading) -> Result<Box<dyn ShardReader>, SourceError> {
+        self.ports.source.open(self.shard(), reading).await
+    }
+
+    fn account(&self, page: &Page) {
+        self.totals.bytes_read.fetch_add(page.bytes, Ordering::Relaxed);
+    }
+
+    fn shard(&self) -> &ShardId {
+        &self.lease.row().shard
+    }
+}
