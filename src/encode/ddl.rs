@@ -323,7 +323,7 @@ fn trino_table(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::samples::layout;
+    use crate::encode::samples::layout;
 
     fn input(layout: &Layout) -> DdlInput<'_> {
         DdlInput { root: "s3://bucket/it's/", database: "audit", layout }

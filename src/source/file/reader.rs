@@ -110,6 +110,8 @@ struct Cursor {
     arrival: Timestamp,
     /// The arrival time is given, not the file's.
     arrival_fixed: bool,
+    /// The last page ended at the file's end, where it waits for more.
+    waiting: bool,
     /// Stored bytes that pages have accounted for.
     reported: u64,
 }
@@ -136,6 +138,7 @@ impl Cursor {
             buffer: BytesMut::new(),
             is_final: false,
             damage: None,
+            waiting: false,
             reported: 0,
             shard,
             path,
@@ -182,6 +185,9 @@ impl Cursor {
     fn page(&mut self, now: Timestamp) -> Result<Page, SourceError> {
         let mut payloads = Vec::new();
         let mut taken = 0;
+        if std::mem::take(&mut self.waiting) {
+            self.look_for_more(now)?;
+        }
         let next = loop {
             if taken >= PAGE_BYTES {
                 break Next::More;
@@ -200,7 +206,10 @@ impl Cursor {
                 None if self.damage.is_some() && !payloads.is_empty() => break Next::More,
                 None => match self.look_for_more(now)? {
                     End::More => {}
-                    End::Wait => break Next::CaughtUp,
+                    End::Wait => {
+                        self.waiting = true;
+                        break Next::CaughtUp;
+                    }
                     End::Final => self.is_final = true,
                 },
             }
@@ -230,9 +239,10 @@ impl Cursor {
                     return self.checked(Payload { position, arrival: self.arrival, data }).map(Some);
                 }
                 Split::NeedMore if self.buffer.len() as u64 > self.options.max_payload_bytes => {
+                    let blank = self.buffer.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
                     let reason = format!(
                         "the value at byte {} is larger than limits.max_payload_bytes ({}); raise it to read this file",
-                        self.offset,
+                        self.offset + blank as u64,
                         bytesize::ByteSize(self.options.max_payload_bytes)
                     );
                     return Err(stopped(&self.shard, reason));
