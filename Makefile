@@ -1,4 +1,4 @@
-# `make` lists the targets. .ci/run is all that public CI runs, and it calls these.
+# `make` lists the targets; .ci/run calls them.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
