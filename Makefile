@@ -1,0 +1,69 @@
+# `make` lists the targets; .ci/run calls them.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+VENV := .tools/venv
+export AUDITLAKE_PYTHON := $(abspath $(VENV)/bin/python)
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## the release binary, target/release/auditlake
+	cargo build --release
+
+.PHONY: test
+test: test-tools ## all tests; installs what they need into .tools/
+	@if cargo nextest --version >/dev/null 2>&1; then \
+		set -x; cargo nextest run --all-targets --features failpoints; \
+	else \
+		set -x; cargo test --all-targets --features failpoints; \
+	fi
+	cargo test --doc --features failpoints
+
+# Engines that read the archive as its users do.
+.PHONY: test-tools
+test-tools: $(VENV)/installed
+
+$(VENV)/installed: tests/requirements.txt
+	rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
+
+.PHONY: fmt
+fmt: ## formats the code
+	cargo fmt --all
+
+.PHONY: lint
+lint: ## clippy, warnings are errors
+	cargo clippy --all-targets --all-features -- -D warnings
+
+.PHONY: doc
+doc: ## the code's documentation, warnings are errors
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
+
+.PHONY: deny
+deny: ## licenses, sources and advisories of the dependencies, if cargo-deny is there
+	@if cargo deny --version >/dev/null 2>&1; then \
+		set -x; cargo deny check; \
+	else \
+		echo "NOT CHECKED: licenses, sources and advisories; 'cargo install cargo-deny' to check them" >&2; \
+	fi
+
+.PHONY: examples
+examples: ## makes examples/audit and examples/expected.json anew
+	$(PYTHON) examples/make_audit.py
+
+.PHONY: bench-claims
+bench-claims: ## compares ways of keeping claims (benches/claims)
+	cd benches/claims && cargo run --release
+
+.PHONY: clean-example
+clean-example: ## removes ./state and ./archive, which config/local.toml makes
+	rm -rf state archive
