@@ -107,9 +107,8 @@ fn check(payload: &[u8], expected: &Value, dedupe: &mut Dedupe) {
         assert_eq!(names(record), names(expected), "case {case}");
         for (field, value) in expected {
             if field == "notes" {
-                let set = |notes: &Value| {
-                    notes.as_array().unwrap().iter().map(ToString::to_string).collect::<BTreeSet<_>>()
-                };
+                let set =
+                    |notes: &Value| notes.as_array().unwrap().iter().map(ToString::to_string).collect::<BTreeSet<_>>();
                 assert_eq!(set(&record[field]), set(value), "case {case}, {field}");
             } else {
                 assert_eq!(&record[field], value, "case {case}, {field}");

@@ -25,7 +25,8 @@ impl IdentityKey {
     /// The key of the archive with this id: the first 16 bytes of SHA-256 of `auditlake identity core 1`, a zero byte
     /// and the id's 16 bytes.
     pub fn of_archive(archive: Uuid) -> Self {
-        let digest = Sha256::new().chain_update(b"auditlake identity core 1\0").chain_update(archive.as_bytes()).finalize();
+        let digest =
+            Sha256::new().chain_update(b"auditlake identity core 1\0").chain_update(archive.as_bytes()).finalize();
         let mut key = [0; 16];
         key.copy_from_slice(&digest[..16]);
         Self(key)

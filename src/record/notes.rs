@@ -98,8 +98,13 @@ mod tests {
         notes.take_of(Note::TypeMismatch, "log_id");
         notes.take(Note::LogIdMissing);
         notes.take_of(Note::SpellingConflict, "x");
-        let expected =
-            ["spelling_conflict:x", "type_mismatch:status", "type_mismatch:log_id", "log_id_missing", "duplicate_key:a"];
+        let expected = [
+            "spelling_conflict:x",
+            "type_mismatch:status",
+            "type_mismatch:log_id",
+            "log_id_missing",
+            "duplicate_key:a",
+        ];
         assert_eq!(notes.into_list(), expected);
     }
 }

@@ -228,7 +228,10 @@ mod tests {
     fn seconds_and_nanos_are_numbers_or_strings() {
         for (json, expected) in [
             (r#"{"seconds":1759436617,"nanos":48000000}"#, "2025-10-02T20:23:37.048Z"),
-            (r#"{"$typeName":"google.protobuf.Timestamp","seconds":"1759436617","nanos":"1"}"#, "2025-10-02T20:23:37.000000001Z"),
+            (
+                r#"{"$typeName":"google.protobuf.Timestamp","seconds":"1759436617","nanos":"1"}"#,
+                "2025-10-02T20:23:37.000000001Z",
+            ),
             (r#"{ "seconds" : 1759436617.0 }"#, "2025-10-02T20:23:37Z"),
             (r#"{"seconds":1.759436617e9,"nanos":null}"#, "2025-10-02T20:23:37Z"),
             (r#"{"seconds":-1,"nanos":500000000}"#, "1969-12-31T23:59:59.500Z"),
