@@ -39,10 +39,10 @@ pub(super) fn read<'a>(json: &'a str, members: &Members<'a>) -> Option<Record<'a
         action: row.string("action")??,
         status: row.string("status")?,
         outcome: outcome(&row.string("outcome")??)?,
-        principal_type: row
-            .string("principal_type")?
-            .map(|text| principal_type(&text))
-            .map_or(Some(None), |kind| kind.map(Some))?,
+        principal_type: match row.string("principal_type")? {
+            None => None,
+            Some(text) => Some(principal_type(&text)?),
+        },
         principal_id: row.string("principal_id")?,
         principal_name: row.string("principal_name")?,
         principal_api_key_id: row.string("principal_api_key_id")?,
@@ -78,6 +78,7 @@ impl<'a> Row<'a> {
     }
 
     /// `Some(None)` for null; `None` where there is no such column or it is no string.
+    #[expect(clippy::option_option, reason = "with `?` in front of each column nothing reads more plainly")]
     fn string(&mut self, column: &str) -> Option<Option<Cow<'a, str>>> {
         match self.take(column)? {
             "null" => Some(None),

@@ -119,7 +119,7 @@ pub(super) fn push_key(out: &mut String, place: usize, key: &str) {
 }
 
 /// A string `namespace` at the top of details.
-pub(super) fn namespace<'a>(details: &'a str, repeats: bool) -> Option<Cow<'a, str>> {
+pub(super) fn namespace(details: &str, repeats: bool) -> Option<Cow<'_, str>> {
     // Where no key comes twice none is spelled with escapes either.
     if !repeats && memchr::memmem::find(details.as_bytes(), b"\"namespace\"").is_none() {
         return None;
@@ -165,8 +165,7 @@ fn push_fields(fields: &str, out: &mut String) -> Option<()> {
         for (place, entry) in scan::elements_of(fields)?.into_iter().enumerate() {
             let members = scan::members_of(entry)?;
             let (key, value) = match members.as_slice() {
-                [key, value] if key.key == "key" && value.key == "value" => (key.value, value.value),
-                [value, key] if key.key == "key" && value.key == "value" => (key.value, value.value),
+                [key, value] | [value, key] if key.key == "key" && value.key == "value" => (key.value, value.value),
                 _ => return None,
             };
             push_key(out, place, key.strip_prefix('"')?.strip_suffix('"')?);

@@ -173,7 +173,7 @@ impl<'a> Spellings<'a> {
 /// A record's top-level fields.
 #[derive(Debug)]
 pub(super) struct Fields<'a> {
-    fields: [Spellings<'a>; Field::COUNT],
+    known: [Spellings<'a>; Field::COUNT],
     /// What is not known, in order; a key that came again stands where it came last.
     pub(super) unknown: Vec<Member<'a>>,
     /// Whether there was a known key at all, with whatever value.
@@ -185,14 +185,14 @@ pub(super) struct Fields<'a> {
 impl<'a> Fields<'a> {
     pub(super) fn collect(members: &Members<'a>, notes: &mut Notes) -> Self {
         let repeats = members.may_repeat && note_repeats(&members.list, notes);
-        let mut collected = Self { fields: Default::default(), unknown: Vec::new(), any_known: false, repeats };
+        let mut collected = Self { known: Default::default(), unknown: Vec::new(), any_known: false, repeats };
         for member in &members.list {
             // A key spelled with escapes is the key it spells.
             let name = member.name();
             match Field::of(&name) {
                 Some((field, camel)) => {
                     collected.any_known = true;
-                    collected.fields[field as usize].set(camel, member.value);
+                    collected.known[field as usize].set(camel, member.value);
                 }
                 None if is_artefact(&name) => {}
                 None => collected.unknown.push(*member),
@@ -205,7 +205,7 @@ impl<'a> Fields<'a> {
     }
 
     pub(super) fn get(&self, field: Field) -> Spellings<'a> {
-        self.fields[field as usize]
+        self.known[field as usize]
     }
 
     /// The string of a field.

@@ -11,81 +11,12 @@
 //! An array whose element failed is *torn*: reading goes on as at the top, and for as long as the commas and the
 //! bracket of the array still follow its elements they are passed over.
 
-use std::borrow::Cow;
-use std::io::{self, BufReader, Read};
 use std::ops::Range;
 
 use super::RejectReason;
 use super::fields::is_known_key;
 use super::scan::{self, Members, Stop};
-
-/// A payload, decompressed where it was compressed.
-#[derive(Clone, Debug)]
-pub struct Unpacked<'p> {
-    /// What is to be decoded.
-    pub text: Cow<'p, [u8]>,
-    /// Why the text is not all of the payload: rejects the payload as it came, beside what the text still gives.
-    pub fault: Option<RejectReason>,
-    /// The payload as it came.
-    pub payload: &'p [u8],
-}
-
-const GZIP: &[u8] = &[0x1f, 0x8b];
-const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
-
-/// Decompresses a payload that begins as gzip or zstd does, to at most `max_bytes`.
-///
-/// What could be read of a damaged or too large one is its text, so that good records survive.
-pub fn unpack(payload: &[u8], max_bytes: u64) -> Unpacked<'_> {
-    let inflated = if payload.starts_with(GZIP) {
-        inflate(
-            max_bytes,
-            || Ok(flate2::bufread::MultiGzDecoder::new(payload)),
-            || Ok(flate2::bufread::MultiGzDecoder::new(BufReader::with_capacity(SIP, payload))),
-        )
-    } else if payload.starts_with(ZSTD) {
-        inflate(
-            max_bytes,
-            || zstd::stream::read::Decoder::with_buffer(payload),
-            || zstd::stream::read::Decoder::with_buffer(BufReader::with_capacity(SIP, payload)),
-        )
-    } else if payload.len() as u64 > max_bytes {
-        (Vec::new(), Some(RejectReason::PayloadTooLarge))
-    } else {
-        return Unpacked { text: Cow::Borrowed(payload), fault: None, payload };
-    };
-    Unpacked { text: Cow::Owned(inflated.0), fault: inflated.1, payload }
-}
-
-/// Small enough that a decoder which fails has handed out nearly all that it could read before.
-const SIP: usize = 16;
-
-/// Reads it all; where that fails, again in sips, since a decoder that fails keeps what the same call produced.
-fn inflate<A: Read, B: Read>(
-    max_bytes: u64,
-    whole: impl FnOnce() -> io::Result<A>,
-    sips: impl FnOnce() -> io::Result<B>,
-) -> (Vec<u8>, Option<RejectReason>) {
-    let (text, fault) = read_bounded(whole(), max_bytes);
-    if fault != Some(RejectReason::DecompressionFailed) {
-        return (text, fault);
-    }
-    let (again, _) = read_bounded(sips(), max_bytes);
-    (if again.len() > text.len() { again } else { text }, fault)
-}
-
-fn read_bounded(reader: io::Result<impl Read>, max_bytes: u64) -> (Vec<u8>, Option<RejectReason>) {
-    let mut text = Vec::new();
-    let fault = match reader.and_then(|reader| reader.take(max_bytes.saturating_add(1)).read_to_end(&mut text)) {
-        Ok(length) if length as u64 > max_bytes => {
-            text.pop();
-            Some(RejectReason::PayloadTooLarge)
-        }
-        Ok(_) => None,
-        Err(_) => Some(RejectReason::DecompressionFailed),
-    };
-    (text, fault)
-}
+use super::unpack::Unpacked;
 
 /// One thing that stands in a payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,7 +53,7 @@ pub(super) enum End {
     Whole,
     /// They were cut off: what ends inside of a value is rejected by whoever cut.
     Cut,
-    /// More may come: nothing is decided by the end.
+    /// More lines may come: nothing is decided by the end, which is that of a line.
     Open,
 }
 
@@ -333,12 +264,12 @@ impl<'a> Elements<'a> {
 
     /// The text ends inside of an array.
     fn unclosed(&mut self, array: Array, before: Before) -> Step<'a> {
+        if self.starves() {
+            return Step::Starved;
+        }
         if self.bad_line.is_some() {
             self.place = Place::Torn { array, before };
             return Step::Moved;
-        }
-        if self.end == End::Open {
-            return Step::Starved;
         }
         self.place = Place::Top;
         if self.end == End::Cut { Step::Moved } else { self.reject_opening(array) }
@@ -373,7 +304,7 @@ impl<'a> Elements<'a> {
                 self.at = at;
                 return self.text_end();
             }
-            (_, None) if self.end == End::Open => return Step::Starved,
+            (_, None) if self.starves() => return Step::Starved,
             (_, Some(b']')) => {
                 self.at = at + 1;
                 self.place = Place::Top;
@@ -408,10 +339,6 @@ impl<'a> Elements<'a> {
     /// The text is read: the line behind it is rejected, or all is done.
     fn text_end(&mut self) -> Step<'a> {
         let Some(line) = self.bad_line.take() else { return Step::End };
-        if self.end == End::Open && line.end == self.bytes.len() {
-            self.bad_line = Some(line);
-            return Step::Starved;
-        }
         self.load(line.end + 1);
         self.base = self.base.min(self.bytes.len());
         let raw = self.bytes[line].trim_ascii_end();
@@ -450,7 +377,6 @@ impl<'a> Elements<'a> {
         }
         self.at = line_break.map_or(end, |line_break| line_break + 1);
         self.place = match self.place {
-            Place::Top => Place::Top,
             Place::Inside { array, .. } | Place::Torn { array, .. } if array.failures < Array::MOST_FAILURES => {
                 let array = Array { failures: array.failures + 1, ..array };
                 Place::Torn { array, before: Before::Element }
@@ -549,6 +475,210 @@ fn page_member(text: &[u8], mut at: usize) -> Result<Closing, Stop> {
             Some(b'}') => return Ok(Closing::End(end + 1)),
             Some(b',') => at = scan::skip_blank(text, end + 1),
             Some(_) => return Err(Stop::Invalid),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use proptest::prelude::*;
+
+    use super::super::unpack::unpack;
+    use super::*;
+
+    /// A value, or a reject.
+    pub(in super::super) type Seen = Result<String, (RejectReason, Vec<u8>)>;
+
+    /// What stands in a payload; the indices are checked.
+    pub(in super::super) fn seen(payload: &[u8]) -> Vec<Seen> {
+        let unpacked = unpack(payload, 1 << 20);
+        let mut place = 0;
+        let see = |element| {
+            let (index, seen) = match element {
+                Element::Value { index, json } => (index, Ok(json.to_owned())),
+                Element::Reject { index, reason, raw } => (index, Err((reason, raw.to_owned()))),
+            };
+            assert_eq!(index, place);
+            place += 1;
+            seen
+        };
+        elements(&unpacked).map(see).collect()
+    }
+
+    fn values(payload: impl AsRef<[u8]>) -> Vec<String> {
+        seen(payload.as_ref()).into_iter().map(|seen| seen.expect("a value")).collect()
+    }
+
+    /// `=value` or `!raw` of an `invalid_json`.
+    fn mixed(payload: &str) -> Vec<String> {
+        let show = |seen: Seen| match seen {
+            Ok(json) => format!("={json}"),
+            Err((RejectReason::InvalidJson, raw)) => format!("!{}", String::from_utf8(raw).unwrap()),
+            Err((reason, _)) => panic!("{reason:?}"),
+        };
+        seen(payload.as_bytes()).into_iter().map(show).collect()
+    }
+
+    #[test]
+    fn blank_payloads_hold_nothing() {
+        for payload in
+            ["", " \r\n\t", "\u{feff}", "**********\n**\n", "[]", "[ ]\n[]", "{\"logs\":[],\"nextPageToken\":\"\"}"]
+        {
+            assert_eq!(values(payload), [""; 0], "{payload}");
+        }
+    }
+
+    #[test]
+    fn values_come_with_or_without_separators() {
+        for payload in [
+            "{\"a\":1}\n{\"b\":2}\n",
+            "{\"a\":1}\r\n{\"b\":2}",
+            "{\"a\":1}{\"b\":2}",
+            "\u{feff}{\"a\":1}\u{feff}\n\u{feff}{\"b\":2}",
+            "**********\n{\"a\":1}\n**********\n{\"b\":2}\n**********",
+            "[{\"a\":1},{\"b\":2}]",
+            "[\r\n  {\"a\":1},\r\n  {\"b\":2}\r\n]",
+            "[{\"a\":1}][{\"b\":2}]",
+            "{\"logs\":[{\"a\":1},{\"b\":2}],\"nextPageToken\":\"\"}",
+            "{\"nextPageToken\":\"t\", \"logs\": [ {\"a\":1} ] , \"x\": {} }{\"b\":2}",
+            "{\"logs\":[{\"a\":1}],\"logs\":[{\"b\":2}]}",
+        ] {
+            assert_eq!(values(payload), ["{\"a\":1}", "{\"b\":2}"], "{payload}");
+        }
+    }
+
+    #[test]
+    fn an_object_is_a_page_only_with_an_array_logs_and_no_key_of_a_record() {
+        for payload in [
+            "{\"logs\":{}}",
+            "{\"logs\":[{}],\"operation\":\"x\"}",
+            "{\"log_id\":1,\"logs\":[1]}",
+            "{\"x\":{\"logs\":[1]}}",
+        ] {
+            assert_eq!(values(payload), [payload]);
+        }
+    }
+
+    #[test]
+    fn values_of_other_kinds_are_values_too() {
+        assert_eq!(values("12 null true \"x\" [[1],2,\"y\"]"), ["12", "null", "true", "\"x\"", "[1]", "2", "\"y\""]);
+    }
+
+    #[test]
+    fn what_fails_is_rejected_from_its_start_to_the_first_line_break() {
+        assert_eq!(mixed("{\"a\":1} oops {\"b\":2}\n{\"c\":3}"), ["={\"a\":1}", "!oops {\"b\":2}", "={\"c\":3}"]);
+        assert_eq!(mixed("{\"a\":\n{\"b\":2}\n{\"c\":3}\n"), ["!{\"a\":", "={\"b\":2}", "={\"c\":3}"]);
+        assert_eq!(mixed("{\"a\":1}\n{\"b\":"), ["={\"a\":1}", "!{\"b\":"]);
+        assert_eq!(mixed("2026-11-05 panic\n{\"c\":3}"), ["!2026-11-05 panic", "={\"c\":3}"]);
+        assert_eq!(mixed("truex\nnullnull"), ["!truex", "!nullnull"]);
+        assert_eq!(mixed("{\"a\":01}\r\n"), ["!{\"a\":01}"]);
+    }
+
+    #[test]
+    fn a_bad_element_never_costs_its_neighbours() {
+        let broken = "[\n{\"a\":1},\n{\"b\":oops},\n{\"c\":3},{\"d\":4}\n]\n{\"e\":5}";
+        assert_eq!(mixed(broken), ["={\"a\":1}", "!{\"b\":oops},", "={\"c\":3}", "={\"d\":4}", "={\"e\":5}"]);
+        assert_eq!(mixed("[{\"a\":1},{\"b\":oops}]\n{\"c\":3}"), ["={\"a\":1}", "!{\"b\":oops}]", "={\"c\":3}"]);
+        let page = "{\"logs\":[{\"a\":1},\n{\"b\":oops},\n{\"c\":3}],\"nextPageToken\":\"\"}\n{\"d\":4}";
+        assert_eq!(mixed(page), ["={\"a\":1}", "!{\"b\":oops},", "={\"c\":3}", "={\"d\":4}"]);
+        let pages = "{\"logs\":[{\"a\":oops}]}\n{\"logs\":[{\"b\":2},{\"c\":3}]}";
+        assert_eq!(
+            mixed(pages),
+            ["!{\"a\":oops}]}", "={\"b\":2}", "={\"c\":3}"].map(|x| x.replace("!{\"a", "!{\"logs\":[{\"a"))
+        );
+        assert_eq!(mixed("[{\"a\":1}\n{\"b\":2}]"), ["={\"a\":1}", "![", "={\"b\":2}", "!]"]);
+    }
+
+    #[test]
+    fn an_array_that_is_never_closed_gives_its_elements_and_a_reject() {
+        assert_eq!(mixed("[{\"a\":1},"), ["={\"a\":1}", "!["]);
+        assert_eq!(mixed("[{\"a\":1},{\"b\""), ["={\"a\":1}", "!{\"b\""]);
+        assert_eq!(mixed("{\"logs\":[{\"a\":1}"), ["={\"a\":1}", "!{\"logs\":["]);
+        assert_eq!(mixed("{\"logs\":[{\"a\":1}],"), ["={\"a\":1}", "!],"]);
+        assert_eq!(mixed("[{\"a\":1},]\n{\"b\":2}"), ["={\"a\":1}", "!]", "={\"b\":2}"]);
+        assert_eq!(mixed("[INFO] started\n{\"a\":1}"), ["![INFO] started", "={\"a\":1}"]);
+    }
+
+    #[test]
+    fn a_line_that_is_not_utf8_is_rejected_by_itself() {
+        let reject = |raw: &[u8]| Err((RejectReason::NotUtf8, raw.to_vec()));
+        assert_eq!(seen(b"\xff\xfe\xfb\x00"), [reject(b"\xff\xfe\xfb\x00")]);
+        let lines = b"{\"a\":1}\n{\"b\":\"\xff\"}\r\n\xff\n{\"c\":3}";
+        assert_eq!(
+            seen(lines),
+            [Ok("{\"a\":1}".into()), reject(b"{\"b\":\"\xff\"}"), reject(b"\xff"), Ok("{\"c\":3}".into())]
+        );
+        let array = b"[\n{\"a\":1},\n{\"b\":\"\xff\"},\n{\"c\":3}\n]\n";
+        assert_eq!(seen(array), [Ok("{\"a\":1}".into()), reject(b"{\"b\":\"\xff\"},"), Ok("{\"c\":3}".into())]);
+    }
+
+    fn gzip(text: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        std::io::Write::write_all(&mut encoder, text).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    #[test]
+    fn compressed_payloads_of_several_members_or_frames_are_read_through() {
+        let zstd = |text: &[u8]| zstd::encode_all(text, 3).unwrap();
+        for compress in [&gzip as &dyn Fn(&[u8]) -> Vec<u8>, &zstd] {
+            let payload = [compress(b"{\"a\":1}\n{\"b\""), compress(b":2}\n")].concat();
+            assert_eq!(values(payload), ["{\"a\":1}", "{\"b\":2}"]);
+        }
+    }
+
+    #[test]
+    fn a_truncated_payload_gives_what_could_be_read_and_one_reject() {
+        let text: String = (0..2000).map(|id| format!("{{\"id\":{}}}\n", id * 7919)).collect();
+        let whole = gzip(text.as_bytes());
+        let cut = &whole[..whole.len() / 2];
+        let mut seen = seen(cut);
+        assert_eq!(seen.pop(), Some(Err((RejectReason::DecompressionFailed, cut.to_vec()))));
+        assert!(seen.len() > 500);
+        assert!(seen.iter().all(Result::is_ok), "the line that was cut is in the payload's reject");
+        let mut corrupt = whole.clone();
+        let middle = corrupt.len() / 2;
+        corrupt[middle..].fill(0xff);
+        let unpacked = unpack(&corrupt, 1 << 20);
+        assert_eq!(unpacked.fault, Some(RejectReason::DecompressionFailed));
+        assert!(unpacked.text.len() > text.len() / 3);
+        assert!(text.as_bytes().starts_with(&unpacked.text[..text.len() / 3]));
+    }
+
+    #[test]
+    fn a_payload_that_is_too_large_gives_what_fits_and_one_reject() {
+        let payload = gzip(&b"{\"a\":1}\n".repeat(10));
+        let unpacked = unpack(&payload, 20);
+        assert_eq!((unpacked.text.len(), unpacked.fault), (20, Some(RejectReason::PayloadTooLarge)));
+        let found: Vec<_> = elements(&unpacked).collect();
+        let reject = Element::Reject { index: 2, reason: RejectReason::PayloadTooLarge, raw: &payload };
+        assert_eq!((found.len(), found[2]), (3, reject));
+        assert_eq!(unpack(&gzip(b"12345"), 5).fault, None, "the limit itself is allowed");
+        let plain = unpack(b"{} {}", 4);
+        assert_eq!((plain.text.len(), plain.fault), (0, Some(RejectReason::PayloadTooLarge)));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1000))]
+
+        #[test]
+        fn good_lines_survive_any_bad_line(bad in "[^\n]{0,30}", before in 0..3_usize, after in 1..3_usize) {
+            // A line that opens something its successors close is no bad line, but a part of a value.
+            prop_assume!(scan::value(bad.trim().as_bytes(), 0) != Err(Stop::Incomplete));
+            let good = "{\"log_id\":\"x\"}\n";
+            let file = [&good.repeat(before), bad.as_str(), "\n", &good.repeat(after)].concat();
+            let survivors = seen(file.as_bytes()).iter().filter(|seen| **seen == Ok(good.trim().to_owned())).count();
+            prop_assert_eq!(survivors, before + after);
+        }
+
+        #[test]
+        fn good_elements_survive_any_bad_element(bad in "[^\n\\]\\[]{1,20}", page in any::<bool>()) {
+            let (open, close) = if page { ("{\"logs\":[", "]}") } else { ("[", "]") };
+            let text = format!("{open}\n{{\"a\":1}},\n{bad},\n{{\"b\":2}},\n{{\"c\":3}}\n{close}\n{{\"d\":4}}\n");
+            let seen = seen(text.as_bytes());
+            for good in ["{\"a\":1}", "{\"b\":2}", "{\"c\":3}", "{\"d\":4}"] {
+                prop_assert!(seen.contains(&Ok(good.to_owned())), "{good} of {text}: {seen:?}");
+            }
         }
     }
 }

@@ -20,17 +20,19 @@ mod scan;
 mod semantic;
 mod split;
 mod time;
+mod unpack;
 
 use std::borrow::Cow;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-pub use framing::{Element, Elements, Unpacked, elements, unpack};
+pub use framing::{Element, Elements, elements};
 pub use identity::{CoreFields, IdentityKey, content_key, dedupe_key, identity_of};
 pub use normalise::normalise;
 pub use split::{Split, split};
 pub use time::format as format_time;
+pub use unpack::{Unpacked, unpack};
 
 /// The canonical record's `schema_version`.
 pub const SCHEMA_VERSION: i32 = 1;

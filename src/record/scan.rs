@@ -128,7 +128,7 @@ fn value_in(text: &[u8], start: usize, nest: &mut Nest) -> Result<usize, Stop> {
         };
         match nest.after_value(text, at, base)? {
             (end, true) => return Ok(end),
-            (next, false) => at = next,
+            (start, false) => at = start,
         }
     }
 }
@@ -408,4 +408,152 @@ pub(super) fn members_of(object_text: &str) -> Option<Vec<Member<'_>>> {
 /// Whether `text` is exactly one JSON value with no space around it.
 pub(super) fn is_value(text: &str) -> bool {
     value(text.as_bytes(), 0) == Ok(text.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::*;
+
+    /// Pieces of JSON in any order: most texts are nearly valid.
+    fn nearly_json() -> impl Strategy<Value = String> {
+        let piece = prop::sample::select(vec![
+            "{",
+            "}",
+            "[",
+            "]",
+            ",",
+            ":",
+            "\"",
+            "\"a\"",
+            "\"b\":1",
+            "\"c\":",
+            " ",
+            "\n",
+            "\t",
+            "\r",
+            "0",
+            "1",
+            "-",
+            "01",
+            ".5",
+            "1.5",
+            "1e5",
+            "1E+5",
+            "e",
+            "2e-",
+            "true",
+            "false",
+            "null",
+            "nul",
+            "\\",
+            "\\n",
+            "\"\\u00e9\"",
+            "\"\\ud83d\\ude80\"",
+            "\"\\ud83d\"",
+            "\"\\udc00\"",
+            "\"\\ud83dx\"",
+            "\"é🚀\"",
+            "\u{1}",
+            "\u{7f}",
+            "\"long enough for a word\"",
+            "\"with \\\" quote in it\"",
+            "[]",
+            "{}",
+            "\"\\x\"",
+            "\"\\u12G4\"",
+            "[[",
+            "]]",
+            "{\"k\":",
+        ]);
+        prop::collection::vec(piece, 0..9).prop_map(|pieces| pieces.concat())
+    }
+
+    fn agrees(text: &str) -> Result<(), TestCaseError> {
+        let trimmed = text.trim_matches([' ', '\n', '\r', '\t']);
+        let ours = is_value(trimmed);
+        let theirs = serde_json::from_str::<Value>(trimmed);
+        if theirs.as_ref().is_err_and(|error| error.to_string().starts_with("number out of range")) {
+            // JSON knows no range; a value behind the number may still be bad.
+            return Ok(());
+        }
+        prop_assert_eq!(ours, theirs.is_ok(), "{:?}", trimmed);
+        if ours && trimmed.starts_with('{') {
+            let members = members_of(trimmed).unwrap();
+            let Value::Object(theirs) = serde_json::from_str(trimmed).unwrap() else { unreachable!() };
+            for (name, value) in &theirs {
+                let last = members.iter().rev().find(|member| member.name() == *name).unwrap();
+                prop_assert_eq!(&serde_json::from_str::<Value>(last.value).unwrap(), value);
+            }
+        }
+        Ok(())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(5000))]
+
+        #[test]
+        fn what_is_json_is_what_serde_json_takes(text in nearly_json()) {
+            agrees(&text)?;
+            agrees(&format!("{{\"k\":{text}}}"))?;
+            agrees(&format!("[{text}]"))?;
+            agrees(&format!("\"{text}\""))?;
+        }
+
+        #[test]
+        fn an_incomplete_value_is_one_that_could_go_on(text in nearly_json()) {
+            // Every prefix of a value is incomplete or a value itself.
+            if is_value(&text) {
+                for (end, _) in text.char_indices().skip(1) {
+                    let prefix = &text.as_bytes()[..end];
+                    prop_assert!(!matches!(value(prefix, 0), Err(Stop::Invalid)), "{:?}", &text[..end]);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn nesting_is_bounded_as_serde_json_bounds_it() {
+        for depth in [126, 127, 128, 100_000] {
+            for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
+                let text = open.repeat(depth) + "1" + &close.repeat(depth);
+                let theirs = serde_json::from_str::<Value>(&text).is_ok();
+                assert_eq!(is_value(&text), theirs, "{depth}");
+                let mut members = Members::default();
+                assert_eq!(object(&text, 0, &mut members).is_ok(), theirs && open != "[", "{depth}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_quote_backslash_or_control_character_ends_the_plain_part_at_any_place() {
+        for length in 0..40 {
+            let plain_text = "é~ !#[]"[..].chars().cycle().take(length).collect::<String>();
+            for end in ["\"", "\\", "\u{0}", "\u{1f}", "\n"] {
+                assert_eq!(plain(format!("{plain_text}{end}\u{1}\"\\").as_bytes()), plain_text.len());
+            }
+            assert_eq!(plain(plain_text.as_bytes()), plain_text.len());
+        }
+    }
+
+    #[test]
+    fn a_key_that_may_come_twice_is_noticed_at_any_depth() {
+        let may_repeat = |text: &str| {
+            let mut members = Members::default();
+            object(text, 0, &mut members).unwrap();
+            members.may_repeat
+        };
+        let wide = |count: usize| {
+            let keys: Vec<_> = (0..count).map(|key| format!("\"long_common_prefix_{key}_and_suffix\":{key}")).collect();
+            format!("{{{}}}", keys.join(","))
+        };
+        assert!(may_repeat(r#"{"a":1,"a":2}"#));
+        assert!(may_repeat(r#"{"x":[{"y":{"a":1,"b":{},"a":2}}]}"#));
+        assert!(may_repeat(r#"{"x":{"y":1},"a":1,"x":2}"#));
+        assert!(may_repeat(r#"{"a":1,"\u0061":2}"#));
+        assert!(may_repeat(&wide(65)), "more than are counted");
+        assert!(!may_repeat(r#"{"a":{"a":{"a":1},"b":{"a":2}},"b":[{"a":1},{"a":2}]}"#));
+    }
 }

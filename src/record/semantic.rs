@@ -87,13 +87,13 @@ fn number(json: &str, key: &[u8; 16]) -> u64 {
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
     let digits = [whole, fraction].concat();
     let significant = digits.trim_start_matches('0');
-    let leading = digits.len() - significant.len();
+    let length = significant.len();
     let significant = significant.trim_end_matches('0');
     if significant.is_empty() {
         return tagged(b'd', b"0", key);
     }
-    let point = whole.len() as i64 - leading as i64;
-    let exponent = point.saturating_add(saturating(exponent));
+    let leading = (digits.len() - length) as u64;
+    let exponent = saturating(exponent).saturating_add_unsigned(whole.len() as u64).saturating_sub_unsigned(leading);
     tagged(b'd', format!("{sign}{significant}e{exponent}").as_bytes(), key)
 }
 
