@@ -23,8 +23,7 @@ type Failure = Box<dyn std::error::Error>;
 
 /// Claims a call: what a Kinesis page brings.
 const CALL: u64 = 1000;
-const CONTENDERS: [&str; 7] =
-    ["auditlake 500k", "auditlake 10k", "redb 500k", "redb 10k", "fjall 500k", "fjall 10k", "index only"];
+const CONTENDERS: [&str; 6] = ["auditlake 500k", "auditlake 10k", "redb 500k", "redb 10k", "fjall 500k", "fjall 10k"];
 
 /// What is compared: claims come in, are answered, and at times made durable.
 #[async_trait]
@@ -43,7 +42,14 @@ impl Records {
     fn log_id(&self, number: u64) -> String {
         let hash = self.hasher.hash(&number.to_le_bytes());
         let (a, b) = (hash.h1, hash.h2);
-        format!("{:08x}-{:04x}-{:04x}-{:04x}-{:012x}", a >> 32, a >> 16 & 0xffff, a & 0xffff, b >> 48, b & 0xffff_ffff_ffff)
+        format!(
+            "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
+            a >> 32,
+            a >> 16 & 0xffff,
+            a & 0xffff,
+            b >> 48,
+            b & 0xffff_ffff_ffff
+        )
     }
 
     fn position(&self, number: u64) -> Position {
@@ -154,7 +160,7 @@ impl Store for Fjall {
 
 fn open(name: &str, directory: &Path) -> Result<Box<dyn Store>, Failure> {
     Ok(match name {
-        "auditlake" | "index" => {
+        "auditlake" => {
             let options = Options::new(Duration::from_secs(35 * 86_400), *b"sixteen octets!!");
             Box::new(EmbeddedClaims::open(directory, options, now())?)
         }
@@ -179,79 +185,112 @@ fn main() -> Result<(), Failure> {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] => compare(5_000_000),
         [records] => compare(records.replace('_', "").parse()?),
-        [contender, records, directory] => measure(contender, records.parse()?, Path::new(directory)),
+        [contender, phase, records, directory] => measure(contender, phase, records.parse()?, Path::new(directory)),
         _ => Err("usage: claims-bench [RECORDS]".into()),
     }
 }
 
 fn compare(records: u64) -> Result<(), Failure> {
-    println!("{records} records");
+    println!("{records} records; CPU time is that of all threads of the process");
     println!(
-        "| {:<14} | {:>9} | {:>11} | {:>9} | {:>9} | {:>8} |",
-        "flushed every", "ns/claim", "ns/replay", "disk B", "memory B", "reopen s"
+        "| store, flushed every | ns a claim | CPU ns a claim | CPU ns a replay | disk B | memory B | reopened: memory B | s |"
     );
-    println!("|---|--:|--:|--:|--:|--:|");
+    println!("|---|--:|--:|--:|--:|--:|--:|--:|");
     for contender in CONTENDERS {
         // Beside the program, not in /tmp: that may be memory.
         let beside = env::current_exe()?.parent().ok_or("no directory")?.to_owned();
         let directory = tempfile::tempdir_in(beside)?;
-        for _phase in 0..2 {
-            // The first run fills, the second finds what is there and measures the opening.
-            let status = Command::new(env::current_exe()?)
-                .args([contender, &records.to_string(), &directory.path().to_string_lossy()])
-                .status()?;
-            if !status.success() {
-                return Err(format!("{contender} failed").into());
+        // The first run fills, the second measures the opening.
+        let phases = ["fill", "reopen"].map(|phase| {
+            Command::new(env::current_exe()?)
+                .args([contender, phase, &records.to_string(), &directory.path().to_string_lossy()])
+                .output()
+        });
+        let mut row = format!("| {contender} ");
+        for output in phases {
+            let output = output?;
+            if !output.status.success() {
+                return Err(format!("{contender}: {}", String::from_utf8_lossy(&output.stderr)).into());
             }
-            if contender == "index only" {
-                break;
-            }
+            row = row + std::str::from_utf8(&output.stdout)?.trim_end() + " ";
         }
+        println!("{row}|");
     }
     Ok(())
 }
 
-fn measure(contender: &str, records: u64, directory: &Path) -> Result<(), Failure> {
+fn measure(contender: &str, phase: &str, records: u64, directory: &Path) -> Result<(), Failure> {
     let (name, every) = contender.split_once(' ').ok_or("a contender has two words")?;
-    let generator = Records { hasher: SipHasher13::new_with_key(b"the benchmark's!") };
-    let empty = fs::read_dir(directory)?.next().is_none();
-    let before = resident()?;
-    if name == "index" {
-        let mut store = open(name, directory)?;
-        fill(&mut *store, &generator, records, 500_000, 0)?;
-        drop(store);
-        let started = Instant::now();
-        let _store = open(name, directory)?;
-        let took = started.elapsed();
-        println!("| {contender:<14} | {:>9.0} | | | | {:>8.2} |", took.as_nanos() as f64 / records as f64, took.as_secs_f64());
-        return Ok(());
-    }
     let every = if every == "10k" { 10_000 } else { 500_000 };
-    if empty {
-        let generation = generation(name, &generator, records)?;
+    let generator = Records { hasher: SipHasher13::new_with_key(b"the benchmark's!") };
+    let per = |quantity: u64, count: u64| quantity as f64 / count as f64;
+    if phase == "fill" {
+        let made = Stopwatch::start()?;
+        generate(&generator, records);
+        let made = made.stop()?;
+        let before = resident()?;
         let mut store = open(name, directory)?;
-        let started = Instant::now();
+        let first = Stopwatch::start()?;
         assert_eq!(fill(&mut *store, &generator, records, every, 0)?, records);
-        let each = started.elapsed().saturating_sub(generation).as_nanos() as f64 / records as f64;
+        let first = first.stop()?.less(made);
         // Replays of one in ten: all must hold.
-        let started = Instant::now();
         let replayed = records / 10 / CALL * CALL;
+        let again = Stopwatch::start()?;
         assert_eq!(fill(&mut *store, &generator, replayed, every, 0)?, replayed);
-        let replay = started.elapsed().saturating_sub(generation / 10).as_nanos() as f64 / replayed as f64;
-        let memory = resident()?.saturating_sub(before) as f64 / records as f64;
-        print!("| {contender:<14} | {each:>9.0} | {replay:>11.0} ");
+        let again = again.stop()?.less(Spent { wall: made.wall / 10, processor: made.processor / 10 });
+        let memory = resident()?.saturating_sub(before);
         drop(store);
-        println!("| {:>9.1} | {memory:>9.1} ", disk(directory)? as f64 / records as f64);
+        print!("| {:.0} | {:.0} ", per(first.wall, records), per(first.processor, records));
+        print!("| {:.0} | {:.1} ", per(again.processor, replayed), per(disk(directory)?, records));
+        println!("| {:.1} ", per(memory, records));
     } else {
-        let started = Instant::now();
+        let before = resident()?;
+        let opening = Stopwatch::start()?;
         let mut store = open(name, directory)?;
-        let took = started.elapsed();
+        let opening = opening.stop()?;
         // From other positions nothing is new.
         assert_eq!(fill(&mut *store, &generator, CALL, every, 1 << 40)?, 0);
-        let memory = resident()?.saturating_sub(before) as f64 / records as f64;
-        println!("| {contender:<14} | reopened | | | {memory:>9.1} | {:>8.2} |", took.as_secs_f64());
+        let memory = resident()?.saturating_sub(before);
+        println!("| {:.1} | {:.2}", per(memory, records), opening.wall as f64 / 1e9);
     }
     Ok(())
+}
+
+/// Nanoseconds.
+#[derive(Clone, Copy)]
+struct Spent {
+    wall: u64,
+    processor: u64,
+}
+
+impl Spent {
+    fn less(self, other: Self) -> Self {
+        Self { wall: self.wall.saturating_sub(other.wall), processor: self.processor.saturating_sub(other.processor) }
+    }
+}
+
+struct Stopwatch {
+    started: Instant,
+    processor: u64,
+}
+
+impl Stopwatch {
+    fn start() -> Result<Self, Failure> {
+        Ok(Self { started: Instant::now(), processor: processor()? })
+    }
+
+    fn stop(self) -> Result<Spent, Failure> {
+        Ok(Spent { wall: self.started.elapsed().as_nanos() as u64, processor: processor()? - self.processor })
+    }
+}
+
+/// The processor time of all threads so far, in nanoseconds; counted in hundredths of a second (proc(5)).
+fn processor() -> Result<u64, Failure> {
+    let stat = fs::read_to_string("/proc/self/stat")?;
+    // The command's name, in parentheses, may hold spaces.
+    let (_, fields) = stat.rsplit_once(')').ok_or("no stat")?;
+    let ticks: Vec<u64> = fields.split_whitespace().skip(11).take(2).map(str::parse).collect::<Result<_, _>>()?;
+    Ok(ticks.iter().sum::<u64>() * 10_000_000)
 }
 
 /// Claims `records` records from positions `by` further on than the first ones; returns how many hold.
@@ -267,15 +306,13 @@ fn fill(store: &mut dyn Store, generator: &Records, records: u64, every: u64, by
     Ok(held)
 }
 
-/// How long it takes to make up the records: not the store's time. (Hashing them is: the log does it too.)
-fn generation(_name: &str, generator: &Records, records: u64) -> Result<Duration, Failure> {
-    let started = Instant::now();
+/// Makes up the records: what the store's time is less by. (Hashing them is part of it: the log does that too.)
+fn generate(generator: &Records, records: u64) {
     for first in (0..records).step_by(CALL as usize) {
         let made: Vec<(String, Position)> =
             (first..first + CALL).map(|n| (generator.log_id(n), generator.position(n))).collect();
         std::hint::black_box(made);
     }
-    Ok(started.elapsed())
 }
 
 /// The process's resident memory in bytes.
