@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use parquet::arrow::PARQUET_FIELD_ID_META_KEY;
 
 use super::{Layout, Row};
-use crate::record::SCHEMA_VERSION;
+use crate::record::{PrincipalType, SCHEMA_VERSION};
 
 /// The note that a record carries whose identity another event had claimed (RECORDS.md N11).
 pub const CONFLICT_NOTE: &str = "dedupe_conflict";
@@ -203,7 +203,7 @@ pub(crate) fn values<'a>(row: &'a Row<'_>, layout: &'a Layout, position: &'a mut
         text(Some(&record.action)),
         text(record.status.as_deref()),
         text(Some(record.outcome.as_str())),
-        text(record.principal_type.map(|kind| kind.as_str())),
+        text(record.principal_type.map(PrincipalType::as_str)),
         text(record.principal_id.as_deref()),
         text(record.principal_name.as_deref()),
         text(record.principal_api_key_id.as_deref()),

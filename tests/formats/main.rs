@@ -17,7 +17,7 @@ use encode::{BatchEncoder, Compression, Format, Layout, PartitionKey, RejectRow}
 use samples::Sample;
 
 #[path = "../../src/cli/ddl.rs"]
-#[allow(dead_code)] // some of it is for the command alone
+#[allow(dead_code, unreachable_pub)] // some of it is for the command alone
 mod ddl;
 #[path = "../../src/encode/samples.rs"]
 mod samples;
@@ -93,7 +93,7 @@ fn expected(sample: &Sample, layout: &Layout) -> Value {
 }
 
 fn window() -> Window {
-    Window::holding("2026-11-21T09:45:00Z".parse().expect("a time"), Duration::from_secs(1_800))
+    Window::holding("2026-11-21T09:45:00Z".parse().expect("a time"), Duration::from_mins(30))
 }
 
 fn write_archive(root: &Path, layout: &Layout, rows: &[Sample], rejects: u32) {
