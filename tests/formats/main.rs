@@ -24,6 +24,9 @@ mod samples;
 
 /// The archives that are written: a name and a layout.
 fn layouts() -> Vec<(&'static str, Layout)> {
+    use Compression::{Gzip, None, Snappy, Zstd};
+    use Format::{Ndjson, Parquet};
+    use PartitionKey::{Dt, Hour, ResourceCategory, SourceLabel};
     let of = |format, compression, partition_by: &[PartitionKey]| Layout {
         format,
         compression,
@@ -32,9 +35,6 @@ fn layouts() -> Vec<(&'static str, Layout)> {
         source_label: "it's 50% ü".to_owned(),
         ..samples::layout()
     };
-    use Compression::{Gzip, None, Snappy, Zstd};
-    use Format::{Ndjson, Parquet};
-    use PartitionKey::{Dt, Hour, ResourceCategory, SourceLabel};
     vec![
         ("parquet-zstd", of(Parquet, Zstd, &[Dt])),
         ("parquet-gzip", of(Parquet, Gzip, &[Dt, Hour])),
