@@ -255,6 +255,32 @@ mod tests {
         }
     }
 
+    /// RECORDS.md's table, copied: a change of the columns must be meant. `?` may be null.
+    #[test]
+    fn the_columns_are_those_of_the_records_table() {
+        let contract = "schema_version Int; log_id? Text; version Int; emit_time? Time; operation? Text; \
+             operation_canonical? Text; resource_category Text; action Text; status? Text; outcome Text; \
+             principal_type? Text; principal_id? Text; principal_name? Text; principal_api_key_id? Text; \
+             actor_email? Text; x_forwarded_for? Text; ip_chain TextList; client_ip? Text; async_operation_id? Text; \
+             namespace? Text; details? Json; details_source Text; deprecated Json; unknown_fields Json; \
+             notes TextList; source_label Text; source_kind Text; source_shard Text; source_position Text; \
+             arrival_time Time; raw? Text";
+        let print =
+            |column: &Column| format!("{}{} {:?}", column.name, if column.nullable { "?" } else { "" }, column.kind);
+        assert_eq!(COLUMNS.iter().map(print).collect::<Vec<_>>().join("; "), contract);
+    }
+
+    #[test]
+    fn columns_whose_values_hardly_repeat_have_no_dictionary() {
+        let plain: Vec<_> = COLUMNS.iter().filter(|column| !column.dictionary).map(|column| column.name).collect();
+        let wanted =
+            "log_id emit_time async_operation_id details deprecated unknown_fields source_position arrival_time raw";
+        assert_eq!(plain.join(" "), wanted);
+        let indexed = |index| COLUMNS.iter().filter(move |column| column.index == index).map(|column| column.name);
+        assert_eq!(indexed(Index::Bloom).collect::<Vec<_>>(), ["log_id"]);
+        assert_eq!(indexed(Index::None).collect::<Vec<_>>(), ["details", "deprecated", "unknown_fields", "raw"]);
+    }
+
     #[test]
     fn names_are_unique_and_field_ids_count_from_one() {
         let schema = arrow_schema();
