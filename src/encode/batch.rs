@@ -78,11 +78,7 @@ impl BatchEncoder {
     /// Takes one row. Rows of a partition stay in the order in which they come.
     pub fn append(&mut self, row: &Row<'_>) -> Result<(), EncodeError> {
         write_partition_path(&mut self.path, row, &self.settings.layout);
-        if !self.events.contains_key(&self.path) {
-            let object = ObjectEncoder::with(&self.settings);
-            self.events.insert(self.path.clone(), Events { object, encoded_bytes: 0, memory_bytes: 0 });
-        }
-        let events = self.events.get_mut(&self.path).expect("it was put there");
+        let events = partition(&mut self.events, &self.path, &self.settings);
         events.object.append(row)?;
         // Only this partition has changed: with hundreds open, asking all of them for each row would cost more than
         // the encoding.
@@ -131,6 +127,15 @@ impl BatchEncoder {
         objects.sort_by(|a, b| a.key.cmp(&b.key));
         Ok(objects)
     }
+}
+
+/// The partition's object, made if it is the first row there. The path is copied only then.
+fn partition<'a>(events: &'a mut BTreeMap<String, Events>, path: &str, settings: &Settings) -> &'a mut Events {
+    if !events.contains_key(path) {
+        let object = ObjectEncoder::with(settings);
+        events.insert(path.to_owned(), Events { object, encoded_bytes: 0, memory_bytes: 0 });
+    }
+    events.get_mut(path).expect("it was put there")
 }
 
 fn finished(key: String, kind: ObjectKind, object: EncodedObject) -> FinishedObject {

@@ -9,12 +9,14 @@ use crate::record::RejectReason;
 use crate::source::Position;
 
 fn window() -> Window {
-    Window::holding("2026-11-21T09:45:00Z".parse().unwrap(), Duration::from_secs(1800))
+    Window::holding("2026-11-21T09:45:00Z".parse().unwrap(), Duration::from_mins(30))
 }
 
 fn finish<'a>(samples: impl IntoIterator<Item = &'a Sample>, layout: &Layout) -> Vec<FinishedObject> {
     let mut batch = BatchEncoder::new(layout).unwrap();
-    samples.into_iter().for_each(|sample| batch.append(&sample.row()).unwrap());
+    for sample in samples {
+        batch.append(&sample.row()).unwrap();
+    }
     batch.finish(&window(), &ShardId::new("s"), 3).unwrap()
 }
 
@@ -22,7 +24,7 @@ fn finish<'a>(samples: impl IntoIterator<Item = &'a Sample>, layout: &Layout) ->
 fn spread(count: usize, dates: usize) -> Vec<Sample> {
     let mut samples = generate(count);
     for (index, sample) in samples.iter_mut().enumerate() {
-        let days = SignedDuration::from_hours(24 * (index % dates) as i64);
+        let days = SignedDuration::from_hours(24 * i64::try_from(index % dates).unwrap());
         sample.record.emit_time = sample.record.emit_time.map(|at| at - days);
     }
     samples
@@ -113,11 +115,13 @@ fn encoded_bytes_are_within_a_fifth_of_the_final_size_from_a_thousand_rows_on() 
                 continue;
             }
             // Debug builds are slow: the long ones once.
-            if count > 10_000 && (layout.compression != Compression::Zstd || layout.format == Format::Ndjson) {
+            if count > 10_000 && (layout != crate::encode::samples::layout() || count == 30_000) {
                 continue;
             }
             let mut object = ObjectEncoder::new(&layout).unwrap();
-            generate(count).iter().for_each(|sample| object.append(&sample.row()).unwrap());
+            for sample in generate(count) {
+                object.append(&sample.row()).unwrap();
+            }
             let estimate = object.encoded_bytes() as f64;
             let size = object.finish().unwrap().bytes.len() as f64;
             let off = (estimate - size) / size;
@@ -138,7 +142,9 @@ fn encoded_bytes_are_within_a_fifth_of_the_final_size_from_a_thousand_rows_on() 
 fn four_hundred_idle_partitions_hold_little_and_say_how_much() {
     for format in [Format::Parquet, Format::Ndjson] {
         let mut batch = BatchEncoder::new(&Layout { format, ..layout() }).unwrap();
-        spread(4_000, 400).iter().for_each(|sample| batch.append(&sample.row()).unwrap());
+        for sample in spread(4_000, 400) {
+            batch.append(&sample.row()).unwrap();
+        }
         let memory = batch.memory_bytes();
         println!("{format:?}: {memory} bytes");
         assert!(memory < 32 << 20, "{memory}");
@@ -173,7 +179,7 @@ fn rows_are_a_function_of_themselves_under_any_order_of_dates() {
     let mut dates: Vec<Vec<&Sample>> = vec![Vec::new(); 400];
     for sample in &samples {
         let day = sample.record.emit_time.unwrap_or(sample.arrival).as_second() / 86_400;
-        dates[(day % 400) as usize].push(sample);
+        dates[usize::try_from(day % 400).unwrap()].push(sample);
     }
     let mut mixed = Vec::new();
     while dates.iter().any(|date| !date.is_empty()) {
@@ -184,5 +190,24 @@ fn rows_are_a_function_of_themselves_under_any_order_of_dates() {
     }
     for (a, b) in baseline.iter().zip(&finish(mixed, &layout())) {
         assert_eq!((&a.key, a.sha256), (&b.key, b.sha256));
+    }
+}
+
+/// `cargo test --release --lib encode::batch::tests::cost -- --ignored --nocapture`
+#[test]
+#[ignore = "a measurement, not a check"]
+#[allow(clippy::disallowed_methods)] // it measures time
+fn cost_of_a_row() {
+    let samples = generate(100_000);
+    for (format, compression) in [
+        (Format::Parquet, Compression::Zstd),
+        (Format::Parquet, Compression::None),
+        (Format::Ndjson, Compression::Zstd),
+        (Format::Ndjson, Compression::None),
+    ] {
+        let start = std::time::Instant::now();
+        let objects = finish(&samples, &Layout { format, compression, ..layout() });
+        let nanos = start.elapsed().as_nanos() / samples.len() as u128;
+        println!("{format:?} {compression:?}: {nanos} ns a row, {} bytes", objects[0].object.bytes.len());
     }
 }

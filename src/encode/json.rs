@@ -11,7 +11,7 @@ use zstd::stream::write::Encoder as ZstdEncoder;
 
 use super::schema::{self, COLUMNS, Value};
 use super::time_text::write_rfc3339;
-use super::{Compression, EncodeError, Layout, Row};
+use super::{Compression, EncodeError, Layout, Row, whole_bytes};
 
 /// Text gathers up to here before it is compressed: a partition of a few rows holds no compressor.
 const HELD_BYTES: usize = 256 << 10;
@@ -24,9 +24,8 @@ pub(super) struct JsonEncoder {
     /// Lines that the compressor has not seen; without compression, all of them.
     held: Vec<u8>,
     compressor: Option<Compressor>,
-    /// Text that the compressor has seen, and how much it had seen when it last gave something out.
+    /// How much text the compressor has seen.
     fed: u64,
-    fed_at_output: u64,
     position: String,
 }
 
@@ -61,7 +60,7 @@ pub(super) fn check(layout: &Layout) -> Result<(), EncodeError> {
 
 impl JsonEncoder {
     pub(super) fn new(layout: Arc<Layout>) -> Self {
-        Self { layout, held: Vec::new(), compressor: None, fed: 0, fed_at_output: 0, position: String::new() }
+        Self { layout, held: Vec::new(), compressor: None, fed: 0, position: String::new() }
     }
 
     /// Takes one row.
@@ -79,9 +78,8 @@ impl JsonEncoder {
             return self.held.len() as u64;
         }
         let out = self.compressor.as_ref().map_or(0, |compressor| compressor.out().len()) as f64;
-        let ratio = if self.fed_at_output == 0 { FIRST_GUESS } else { out / self.fed_at_output as f64 };
-        let waiting = self.fed - self.fed_at_output + self.held.len() as u64;
-        (out + waiting as f64 * ratio) as u64
+        let ratio = if self.fed == 0 { FIRST_GUESS } else { out / self.fed as f64 };
+        whole_bytes(out + self.held.len() as f64 * ratio)
     }
 
     /// What is held on the heap.
@@ -110,12 +108,8 @@ impl JsonEncoder {
             Some(compressor) => compressor,
             slot => slot.insert(Compressor::new(&self.layout)?),
         };
-        let before = compressor.out().len();
         compressor.write(&self.held)?;
         self.fed += self.held.len() as u64;
-        if compressor.out().len() > before {
-            self.fed_at_output = self.fed;
-        }
         self.held.clear();
         Ok(())
     }
@@ -133,10 +127,12 @@ impl Compressor {
         })
     }
 
+    /// Compresses the text to its end. The flush costs a few bytes and makes the size so far known exactly; it falls
+    /// where [`HELD_BYTES`] says, so the bytes still follow from the rows alone.
     fn write(&mut self, text: &[u8]) -> std::io::Result<()> {
         match self {
-            Self::Gzip(encoder) => encoder.write_all(text),
-            Self::Zstd(encoder) => encoder.write_all(text),
+            Self::Gzip(encoder) => encoder.write_all(text).and_then(|()| encoder.flush()),
+            Self::Zstd(encoder) => encoder.write_all(text).and_then(|()| encoder.flush()),
         }
     }
 

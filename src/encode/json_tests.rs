@@ -8,7 +8,9 @@ fn ndjson(compression: Compression) -> Layout {
 
 fn encode(samples: &[Sample], layout: &Layout) -> Vec<u8> {
     let mut object = ObjectEncoder::new(layout).unwrap();
-    samples.iter().for_each(|sample| object.append(&sample.row()).unwrap());
+    for sample in samples {
+        object.append(&sample.row()).unwrap();
+    }
     object.finish().unwrap().bytes.to_vec()
 }
 

@@ -4,7 +4,7 @@ use super::*;
 use crate::encode::samples;
 
 fn window() -> Window {
-    Window::holding("2026-11-21T09:45:00Z".parse().unwrap(), std::time::Duration::from_secs(1800))
+    Window::holding("2026-11-21T09:45:00Z".parse().unwrap(), std::time::Duration::from_mins(30))
 }
 
 #[test]

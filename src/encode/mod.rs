@@ -1,5 +1,5 @@
 //! 6. Rows become the bytes of an object. Pure and deterministic: the same rows under the same layout give the same
-//! bytes, however they were handed over.
+//!    bytes, however they were handed over.
 //!
 //! | file | holds |
 //! |---|---|
@@ -65,4 +65,12 @@ pub enum EncodeError {
     /// A compressor refused.
     #[error("compression: {0}")]
     Compression(#[from] std::io::Error),
+}
+
+/// An estimate as a number of bytes; never below zero.
+fn whole_bytes(estimate: f64) -> u64 {
+    // A cast of a float goes no further than the integer's ends.
+    #[allow(clippy::cast_sign_loss)]
+    let bytes = estimate as u64;
+    bytes
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use arrow_schema::SchemaRef;
 use parquet::arrow::ArrowSchemaConverter;
-use parquet::arrow::arrow_writer::{ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves};
+use parquet::arrow::arrow_writer::{ArrowColumnChunk, ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves};
 use parquet::basic::{Compression as Codec, GzipLevel, ZstdLevel};
 use parquet::file::properties::{
     BloomFilterProperties, EnabledStatistics, WriterProperties, WriterPropertiesPtr, WriterVersion,
@@ -16,10 +16,10 @@ use parquet::file::properties::{
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::{ColumnPath, TypePtr};
 
-use super::chunk::{CHUNK_BYTES, CHUNK_ROWS, Chunk};
+use super::chunk::{CHUNK_BYTES, CHUNK_ROWS, Chunk, Finished};
 use super::pages::{PageCounter, PageCounters};
 use super::schema::{self, COLUMN_COUNT, COLUMNS, ColumnType, Index};
-use super::{Compression, EncodeError, Layout, Row};
+use super::{Compression, EncodeError, Layout, Row, whole_bytes};
 
 /// The file's `created_by`. It names the form of the bytes and not the program's version, so that a batch begun by one
 /// version is finished by another with the same bytes; raise it when the same rows come to other bytes.
@@ -32,6 +32,8 @@ const ROW_GROUP_BYTES: u64 = 64 << 20;
 
 /// Small enough that an open object holds little that is not compressed, large enough for compression to find repeats.
 const PAGE_BYTES: usize = 256 << 10;
+/// A dictionary's indexes take eight bytes a row until their page is cut, in two columns of three.
+const PAGE_ROWS: usize = 8 * 1_024;
 /// A dictionary that outgrows this was no gain.
 const DICTIONARY_BYTES: usize = 128 << 10;
 /// Long enough for every name, address and position; JSON text has no statistics at all.
@@ -39,8 +41,15 @@ const STATISTICS_BYTES: usize = 64;
 
 /// What a footer and its indexes cost, a row group; measured, and small.
 const FOOTER_BYTES: u64 = 9 << 10;
-/// What rows come to before anything of the object has been compressed.
-const FIRST_GUESS: f64 = 0.13;
+
+/// What rows come to, per plain byte, before anything of the object has been compressed.
+fn first_guess(layout: &Layout) -> f64 {
+    match layout.compression {
+        Compression::None => 0.8,
+        Compression::Snappy => 0.35,
+        Compression::Gzip | Compression::Zstd => 0.15,
+    }
+}
 
 /// What all objects of one layout share.
 #[derive(Debug)]
@@ -65,7 +74,7 @@ fn codec(layout: &Layout) -> Result<Codec, EncodeError> {
     Ok(match layout.compression {
         Compression::None => Codec::UNCOMPRESSED,
         Compression::Snappy => Codec::SNAPPY,
-        Compression::Gzip => Codec::GZIP(GzipLevel::try_new(layout.level_in(0..=9)? as u32)?),
+        Compression::Gzip => Codec::GZIP(GzipLevel::try_new(layout.level_in(0..=9)?.unsigned_abs())?),
         Compression::Zstd => {
             layout.level_in(1..=22)?;
             Codec::ZSTD(ZstdLevel::try_new(level)?)
@@ -89,6 +98,7 @@ fn properties(codec: Codec) -> WriterProperties {
         .set_created_by(CREATED_BY.to_owned())
         .set_compression(codec)
         .set_data_page_size_limit(PAGE_BYTES)
+        .set_data_page_row_count_limit(PAGE_ROWS)
         .set_dictionary_page_size_limit(DICTIONARY_BYTES)
         .set_statistics_truncate_length(Some(STATISTICS_BYTES))
         .set_column_index_truncate_length(Some(STATISTICS_BYTES));
@@ -139,9 +149,8 @@ struct OpenFile {
 struct RowGroup {
     columns: Vec<ArrowColumnWriter>,
     rows: u64,
-    /// Plain bytes of each column, and how many of them are known to be in finished pages.
+    /// Plain bytes of each column.
     plain: [u64; COLUMN_COUNT],
-    paged: [u64; COLUMN_COUNT],
 }
 
 /// What the size so far is known by.
@@ -150,7 +159,8 @@ struct Estimate {
     flushed: f64,
     /// Final bytes per plain byte, of everything so far.
     overall: f64,
-    /// The same of each column, in its last row group or a trial of its first chunk.
+    /// Final bytes of each column per byte that waited for its page, at the last row group's end or in a trial of the
+    /// first chunk.
     columns: [f64; COLUMN_COUNT],
     /// Plain bytes of everything that left the chunk.
     plain: u64,
@@ -160,10 +170,11 @@ struct Estimate {
 
 impl ParquetEncoder {
     pub(super) fn new(settings: Arc<ParquetSettings>, layout: Arc<Layout>) -> Self {
+        let guess = first_guess(&layout);
         let estimate = Estimate {
             flushed: FOOTER_BYTES as f64,
-            overall: FIRST_GUESS,
-            columns: [FIRST_GUESS; COLUMN_COUNT],
+            overall: guess,
+            columns: [guess; COLUMN_COUNT],
             plain: 0,
             memory: 0,
         };
@@ -181,7 +192,7 @@ impl ParquetEncoder {
 
     /// What the file would come to if it ended now, about.
     pub(super) fn encoded_bytes(&self) -> u64 {
-        (self.estimate.flushed + self.chunk.plain_bytes() as f64 * self.estimate.overall) as u64
+        whole_bytes(self.estimate.flushed + self.chunk.plain_bytes() as f64 * self.estimate.overall)
     }
 
     /// What is held on the heap.
@@ -232,29 +243,22 @@ impl OpenFile {
         Ok(Self { writer, factory, pages, group: None })
     }
 
-    /// Writes a chunk; where that closes the row group, gives what each column came to, per plain byte.
-    fn write(
-        &mut self,
-        arrow: &SchemaRef,
-        chunk: &super::chunk::Finished,
-    ) -> Result<Option<[f64; COLUMN_COUNT]>, EncodeError> {
+    /// Writes a chunk; where that closes the row group, gives what each column came to, per byte that waited for its
+    /// page.
+    fn write(&mut self, arrow: &SchemaRef, chunk: &Finished) -> Result<Option<[f64; COLUMN_COUNT]>, EncodeError> {
         let group = match &mut self.group {
             Some(group) => group,
             slot => {
                 self.pages.reset();
                 let columns = self.factory.create_column_writers(self.writer.flushed_row_groups().len())?;
-                slot.insert(RowGroup { columns, rows: 0, plain: [0; COLUMN_COUNT], paged: [0; COLUMN_COUNT] })
+                slot.insert(RowGroup { columns, rows: 0, plain: [0; COLUMN_COUNT] })
             }
         };
         for (index, (field, array)) in arrow.fields().iter().zip(&chunk.arrays).enumerate() {
-            let before = self.pages.bytes(index);
             for leaf in compute_leaves(field, array)? {
                 group.columns[index].write(&leaf)?;
             }
             group.plain[index] += chunk.plain[index];
-            if self.pages.bytes(index) > before {
-                group.paged[index] = group.plain[index];
-            }
         }
         group.rows += chunk.rows;
         let full = group.rows >= ROW_GROUP_ROWS || group.plain.iter().sum::<u64>() >= ROW_GROUP_BYTES;
@@ -264,26 +268,27 @@ impl OpenFile {
     fn close_group(&mut self) -> Result<Option<[f64; COLUMN_COUNT]>, EncodeError> {
         let Some(group) = self.group.take() else { return Ok(None) };
         let mut ratios = [0.0; COLUMN_COUNT];
+        let pages = self.pages.clone();
         let mut writer = self.writer.next_row_group()?;
         for (index, column) in group.columns.into_iter().enumerate() {
-            let chunk = column.close()?;
-            ratios[index] = chunk.close().bytes_written as f64 / group.plain[index].max(1) as f64;
+            let (chunk, ratio) = close_column(column, pages.bytes(index))?;
+            ratios[index] = ratio;
             chunk.append_to_row_group(&mut writer)?;
         }
         writer.close()?;
         Ok(Some(ratios))
     }
 
-    /// What each column comes to, per plain byte, by encoding the chunk and throwing the result away. It is done once
-    /// an object: without it the size of columns too small to have filled a page would be a guess.
-    fn trial(&self, arrow: &SchemaRef, chunk: &super::chunk::Finished) -> Result<[f64; COLUMN_COUNT], EncodeError> {
+    /// What each column comes to, per byte that waits for its page, by encoding the chunk and throwing the result away.
+    /// It is done once an object: without it the size of columns too small to have filled a page would be a guess.
+    fn trial(&self, arrow: &SchemaRef, chunk: &Finished) -> Result<[f64; COLUMN_COUNT], EncodeError> {
         let mut ratios = [0.0; COLUMN_COUNT];
         let columns = self.factory.create_column_writers(0)?;
         for (index, mut column) in columns.into_iter().enumerate() {
             for leaf in compute_leaves(&arrow.fields()[index], &chunk.arrays[index])? {
                 column.write(&leaf)?;
             }
-            ratios[index] = column.close()?.close().bytes_written as f64 / chunk.plain[index].max(1) as f64;
+            ratios[index] = close_column(column, self.pages.bytes(index))?.1;
         }
         Ok(ratios)
     }
@@ -293,15 +298,12 @@ impl OpenFile {
         let footer = (FOOTER_BYTES * (self.writer.flushed_row_groups().len() as u64 + 1)) as f64;
         let Some(group) = &self.group else { return closed + footer };
         let open = (0..COLUMN_COUNT).map(|index| {
-            let (done, paged, plain) = (self.pages.bytes(index) as f64, group.paged[index], group.plain[index]);
-            if COLUMNS[index].dictionary {
-                // Its pages wait for their dictionary; the writer knows their sizes.
-                group.columns[index].get_estimated_total_bytes() as f64
-            } else if paged == 0 {
-                plain as f64 * ratios[index]
-            } else {
-                done + (plain - paged) as f64 * done / paged as f64
-            }
+            let done = self.pages.bytes(index) as f64;
+            let waiting = group.columns[index].get_estimated_total_bytes() as f64 - done;
+            // What waits for its page is plain, so the rest of what came is in the pages that are done.
+            let paged = group.plain[index] as f64 - waiting;
+            let learnt = done > 0.0 && paged > 0.0 && !COLUMNS[index].dictionary;
+            done + waiting * if learnt { done / paged } else { ratios[index] }
         });
         // A bloom filter of ten bits a value, to the next power of two.
         closed + footer + open.sum::<f64>() + (group.rows * 10 / 8).next_power_of_two() as f64
@@ -310,7 +312,9 @@ impl OpenFile {
     fn memory_bytes(&self, compressor_bytes: u64) -> u64 {
         let group = self.group.as_ref().map_or(0, |group| {
             let held = |(index, column): (usize, &ArrowColumnWriter)| {
-                let compressor = if group.paged[index] > 0 { compressor_bytes } else { 0 };
+                // Pages of a dictionary's indexes are a few KiB, and so are the tables that compress them.
+                let share = if COLUMNS[index].dictionary { 8 } else { 1 };
+                let compressor = if self.pages.bytes(index) > 0 { compressor_bytes / share } else { 0 };
                 column.memory_size() as u64 + compressor
             };
             group.columns.iter().enumerate().map(held).sum::<u64>()
@@ -318,6 +322,14 @@ impl OpenFile {
         // A file's vector grows by doubling and its writer buffers 8 KiB.
         self.writer.inner().capacity() as u64 + (8 << 10) + group
     }
+}
+
+/// A column's chunk, and what the bytes came to that were waiting for their page; `done` bytes were not.
+fn close_column(column: ArrowColumnWriter, done: u64) -> Result<(ArrowColumnChunk, f64), EncodeError> {
+    let waiting = (column.get_estimated_total_bytes() as u64).saturating_sub(done);
+    let chunk = column.close()?;
+    let came_to = chunk.close().bytes_written.saturating_sub(done);
+    Ok((chunk, if waiting == 0 { 0.0 } else { came_to as f64 / waiting as f64 }))
 }
 
 #[cfg(test)]

@@ -11,7 +11,9 @@ use crate::encode::samples::{Sample, empty, generate, layout};
 
 fn encode(samples: &[Sample], layout: &Layout) -> Bytes {
     let mut object = ObjectEncoder::new(layout).unwrap();
-    samples.iter().for_each(|sample| object.append(&sample.row()).unwrap());
+    for sample in samples {
+        object.append(&sample.row()).unwrap();
+    }
     object.finish().unwrap().bytes
 }
 
@@ -56,7 +58,8 @@ fn row_groups_close_at_their_bound_and_nowhere_else() {
     let mut sample = empty(0);
     sample.record.raw = "x".repeat(4 << 20).into();
     let bytes = encode(&vec![sample; 40], &layout());
-    let rows: Vec<_> = metadata(&bytes).row_groups().iter().map(|group| group.num_rows()).collect();
+    let rows: Vec<_> =
+        metadata(&bytes).row_groups().iter().map(parquet::file::metadata::RowGroupMetaData::num_rows).collect();
     assert_eq!(rows, [16, 16, 8], "64 MiB are sixteen rows of 4 MiB");
 }
 

@@ -45,6 +45,7 @@ pub(crate) fn layout() -> Layout {
 }
 
 /// A row with a value in every column.
+#[allow(dead_code)] // tests/formats has no use for it
 pub(crate) fn full() -> Sample {
     generate(1).remove(0)
 }
@@ -107,7 +108,7 @@ fn record(index: u64, numbers: &mut Numbers, emit_time: &mut Timestamp) -> Sampl
         ("UserLogin", "user", "login"),
         ("CreateAPIKey", "api_key", "create"),
     ];
-    *emit_time += SignedDuration::from_nanos(numbers.below(30_000_000) as i64);
+    *emit_time += SignedDuration::from_nanos(numbers.below(30_000_000).cast_signed());
     let (operation, category, action) = OPERATIONS[numbers.below(5) as usize];
     let id = |n: &mut Numbers| format!("{:08x}{:08x}{:08x}{:08x}", n.next(), n.next(), n.next(), n.next());
     let log_id = id(numbers);

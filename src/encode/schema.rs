@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use parquet::arrow::PARQUET_FIELD_ID_META_KEY;
 
 use super::{Layout, Row};
-use crate::record::SCHEMA_VERSION;
+use crate::record::{PrincipalType, SCHEMA_VERSION};
 
 /// The note that a record carries whose identity another event had claimed (RECORDS.md N11).
 pub const CONFLICT_NOTE: &str = "dedupe_conflict";
@@ -203,7 +203,7 @@ pub(crate) fn values<'a>(row: &'a Row<'_>, layout: &'a Layout, position: &'a mut
         text(Some(&record.action)),
         text(record.status.as_deref()),
         text(Some(record.outcome.as_str())),
-        text(record.principal_type.map(|kind| kind.as_str())),
+        text(record.principal_type.map(PrincipalType::as_str)),
         text(record.principal_id.as_deref()),
         text(record.principal_name.as_deref()),
         text(record.principal_api_key_id.as_deref()),
@@ -253,6 +253,32 @@ mod tests {
             };
             assert!(fits, "{}", column.name);
         }
+    }
+
+    /// RECORDS.md's table, copied: a change of the columns must be meant. `?` may be null.
+    #[test]
+    fn the_columns_are_those_of_the_records_table() {
+        let contract = "schema_version Int; log_id? Text; version Int; emit_time? Time; operation? Text; \
+             operation_canonical? Text; resource_category Text; action Text; status? Text; outcome Text; \
+             principal_type? Text; principal_id? Text; principal_name? Text; principal_api_key_id? Text; \
+             actor_email? Text; x_forwarded_for? Text; ip_chain TextList; client_ip? Text; async_operation_id? Text; \
+             namespace? Text; details? Json; details_source Text; deprecated Json; unknown_fields Json; \
+             notes TextList; source_label Text; source_kind Text; source_shard Text; source_position Text; \
+             arrival_time Time; raw? Text";
+        let print =
+            |column: &Column| format!("{}{} {:?}", column.name, if column.nullable { "?" } else { "" }, column.kind);
+        assert_eq!(COLUMNS.iter().map(print).collect::<Vec<_>>().join("; "), contract);
+    }
+
+    #[test]
+    fn columns_whose_values_hardly_repeat_have_no_dictionary() {
+        let plain: Vec<_> = COLUMNS.iter().filter(|column| !column.dictionary).map(|column| column.name).collect();
+        let wanted =
+            "log_id emit_time async_operation_id details deprecated unknown_fields source_position arrival_time raw";
+        assert_eq!(plain.join(" "), wanted);
+        let indexed = |index| COLUMNS.iter().filter(move |column| column.index == index).map(|column| column.name);
+        assert_eq!(indexed(Index::Bloom).collect::<Vec<_>>(), ["log_id"]);
+        assert_eq!(indexed(Index::None).collect::<Vec<_>>(), ["details", "deprecated", "unknown_fields", "raw"]);
     }
 
     #[test]

@@ -36,7 +36,7 @@ pub fn write_rfc3339(out: &mut Vec<u8>, at: Timestamp) {
 /// The microsecond that an instant lies in, since 1970-01-01T00:00:00Z: the digits behind the sixth are cut off, before
 /// 1970 as after it (so that a time's second stays its second).
 pub fn floor_micros(at: Timestamp) -> i64 {
-    at.as_nanosecond().div_euclid(1_000).try_into().expect("a timestamp's microseconds fit 64 bits")
+    at.as_second() * 1_000_000 + i64::from(at.subsec_nanosecond().div_euclid(1_000))
 }
 
 /// `20261121T093000Z`: sixteen characters. Years before 0 print as year 0.

@@ -41,7 +41,7 @@ def parquet_file(path, columns, created_by, keep_raw):
             same(int(field.type.value_field.metadata[b"PARQUET:field_id"]), 1000 + column["field_id"], *where)
     con = duckdb.connect()
     meta = con.execute(
-        "SELECT path_in_schema, row_group_id, bloom_filter_offset IS NOT NULL, stats_null_count, num_values, stats_min"
+        "SELECT path_in_schema, row_group_id, bloom_filter_offset IS NOT NULL, stats_null_count, num_values, coalesce(stats_min_value, stats_min)"
         " FROM parquet_metadata(?)",
         [escape(path)],
     ).fetchall()

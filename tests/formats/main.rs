@@ -17,13 +17,16 @@ use encode::{BatchEncoder, Compression, Format, Layout, PartitionKey, RejectRow}
 use samples::Sample;
 
 #[path = "../../src/cli/ddl.rs"]
-#[allow(dead_code)] // some of it is for the command alone
+#[allow(dead_code, unreachable_pub)] // some of it is for the command alone
 mod ddl;
 #[path = "../../src/encode/samples.rs"]
 mod samples;
 
 /// The archives that are written: a name and a layout.
 fn layouts() -> Vec<(&'static str, Layout)> {
+    use Compression::{Gzip, None, Snappy, Zstd};
+    use Format::{Ndjson, Parquet};
+    use PartitionKey::{Dt, Hour, ResourceCategory, SourceLabel};
     let of = |format, compression, partition_by: &[PartitionKey]| Layout {
         format,
         compression,
@@ -32,9 +35,6 @@ fn layouts() -> Vec<(&'static str, Layout)> {
         source_label: "it's 50% ü".to_owned(),
         ..samples::layout()
     };
-    use Compression::{Gzip, None, Snappy, Zstd};
-    use Format::{Ndjson, Parquet};
-    use PartitionKey::{Dt, Hour, ResourceCategory, SourceLabel};
     vec![
         ("parquet-zstd", of(Parquet, Zstd, &[Dt])),
         ("parquet-gzip", of(Parquet, Gzip, &[Dt, Hour])),
@@ -93,7 +93,7 @@ fn expected(sample: &Sample, layout: &Layout) -> Value {
 }
 
 fn window() -> Window {
-    Window::holding("2026-11-21T09:45:00Z".parse().expect("a time"), Duration::from_secs(1_800))
+    Window::holding("2026-11-21T09:45:00Z".parse().expect("a time"), Duration::from_mins(30))
 }
 
 fn write_archive(root: &Path, layout: &Layout, rows: &[Sample], rejects: u32) {

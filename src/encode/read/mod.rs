@@ -183,7 +183,7 @@ pub struct RowReader {
 }
 
 enum Rows {
-    Parquet { batches: ParquetRecordBatchReader, batch: Option<BatchRows>, next: usize },
+    Parquet { batches: Box<ParquetRecordBatchReader>, batch: Option<Box<BatchRows>>, next: usize },
     Lines(Lines),
 }
 
@@ -210,7 +210,7 @@ fn open_parquet(bytes: Bytes, projection: Projection) -> Result<Rows, ReadError>
     }
     let mask = ProjectionMask::roots(builder.parquet_schema(), roots);
     let batches = builder.with_projection(mask).with_batch_size(BATCH_ROWS).build().map_err(damaged)?;
-    Ok(Rows::Parquet { batches, batch: None, next: 0 })
+    Ok(Rows::Parquet { batches: Box::new(batches), batch: None, next: 0 })
 }
 
 impl RowReader {
@@ -224,7 +224,7 @@ impl RowReader {
                 }
                 let Some(more) = batches.next() else { return Ok(None) };
                 let more = more.map_err(|error| ReadError::damaged("parquet", error))?;
-                *batch = Some(BatchRows::new(&more, self.projection, self.next_row)?);
+                *batch = Some(Box::new(BatchRows::new(&more, self.projection, self.next_row)?));
                 *next = 0;
             },
         }

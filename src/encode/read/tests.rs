@@ -19,7 +19,9 @@ fn layouts() -> Vec<Layout> {
 
 fn encode(samples: &[Sample], layout: &Layout) -> Bytes {
     let mut object = ObjectEncoder::new(layout).unwrap();
-    samples.iter().for_each(|sample| object.append(&sample.row()).unwrap());
+    for sample in samples {
+        object.append(&sample.row()).unwrap();
+    }
     object.finish().unwrap().bytes
 }
 
@@ -128,7 +130,7 @@ fn damage_is_an_error_and_never_fewer_rows() {
         let whole = encode(&samples, &layout);
         for cut in [1, whole.len() / 2, whole.len() - 1] {
             let rows = read_rows(whole.slice(..cut), &key(&layout), Projection::Keys);
-            let failed = rows.and_then(|rows| rows.collect::<Result<Vec<_>, _>>()).is_err();
+            let failed = rows.and_then(Iterator::collect::<Result<Vec<_>, _>>).is_err();
             assert!(failed, "{layout:?} cut to {cut} bytes");
         }
     }
@@ -138,7 +140,7 @@ fn damage_is_an_error_and_never_fewer_rows() {
 fn errors_name_what_is_wrong() {
     let error = |key: &str, bytes: &'static [u8]| {
         let rows = read_rows(Bytes::from_static(bytes), key, Projection::Keys);
-        rows.and_then(|rows| rows.collect::<Result<Vec<_>, _>>()).unwrap_err().to_string()
+        rows.and_then(Iterator::collect::<Result<Vec<_>, _>>).unwrap_err().to_string()
     };
     assert_eq!(error("events/x.avro", b""), "no known format: events/x.avro");
     assert!(error("x.parquet", b"PAR1").starts_with("not readable as parquet: "));
