@@ -1,9 +1,17 @@
 //! 7. Objects are put down: the [`ArchiveStore`] port.
 
+pub mod chain;
+pub mod identity;
+mod local;
 pub mod manifest;
+mod memory;
+pub mod names;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+
+pub use local::LocalArchive;
+pub use memory::MemoryArchive;
 
 /// What came of [`ArchiveStore::put_if_absent`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,4 +70,28 @@ pub trait ArchiveStore: Send + Sync {
 
     /// Every object whose key begins with `prefix`, in the order of their keys.
     async fn list(&self, prefix: &str) -> Result<Vec<Listed>, ArchiveError>;
+}
+
+/// Refuses a key that can't be one in every adapter: relative, of non-empty parts, none of them `.` or `..`, and not
+/// in a folder that starts with a dot, since adapters keep their own things there.
+///
+/// Checked in every adapter, so that what works in a test's memory works on a disk.
+pub(crate) fn check_key(key: &str) -> Result<(), ArchiveError> {
+    let bad_part = |part: &str| part.is_empty() || part == "." || part == ".." || part.contains('\0');
+    if key.split('/').any(bad_part) || key.starts_with('.') {
+        return Err(ArchiveError::Refused { key: key.to_owned(), reason: "it is not a key of an archive".to_owned() });
+    }
+    Ok(())
+}
+
+/// Refuses a prefix that would lead out of the archive. Its last part may be the beginning of a name.
+pub(crate) fn check_prefix(prefix: &str) -> Result<(), ArchiveError> {
+    let folder = prefix.rsplit_once('/').map(|(folder, _)| folder);
+    if let Some(folder) = folder
+        && check_key(folder).is_err()
+    {
+        let reason = "it is not a prefix of an archive's keys".to_owned();
+        return Err(ArchiveError::Refused { key: prefix.to_owned(), reason });
+    }
+    Ok(())
 }
