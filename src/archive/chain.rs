@@ -37,14 +37,15 @@ pub fn runs_forward(range: &Range) -> bool {
     range.after == range.through || range.after.compare(&range.through) == Ordering::Less
 }
 
-/// The manifest of these bytes, if it is the one that its key and its archive say; else what is wrong with it.
-pub fn parse(bytes: &[u8], archive_id: uuid::Uuid, shard: &ShardId, batch_seq: u64) -> Result<Manifest, ManifestFault> {
+/// The manifest of these bytes, if it is the one that its key and its archive say; else what is wrong with it. The key
+/// gives the shard encoded ([`names::encode_shard`]), as the `folder`.
+pub fn parse(bytes: &[u8], archive_id: uuid::Uuid, folder: &str, batch_seq: u64) -> Result<Manifest, ManifestFault> {
     let manifest: Manifest =
         serde_json::from_slice(bytes).map_err(|error| ManifestFault::Unreadable(error.to_string()))?;
     if manifest.archive_id != archive_id {
         return Err(ManifestFault::OtherArchive(manifest.archive_id));
     }
-    if manifest.shard != *shard || manifest.batch_seq != batch_seq {
+    if names::encode_shard(&manifest.shard) != folder || manifest.batch_seq != batch_seq {
         return Err(ManifestFault::OtherBatch { shard: manifest.shard, batch_seq: manifest.batch_seq });
     }
     if manifest.previous.is_some() != (batch_seq > 0) {
@@ -122,7 +123,7 @@ pub async fn newest_manifest(
     archive_id: uuid::Uuid,
     shard: &ShardId,
 ) -> Result<Option<Newest>, ChainError> {
-    let listing = store.list(&names::manifest_folder(shard)).await?;
+    let listing = store.list(&format!("{}{}/", names::MANIFESTS, names::encode_shard(shard))).await?;
     let sequences = listing.iter().filter_map(|object| names::parse_manifest_key(&object.key));
     let Some(last) = sequences.map(|name| name.batch_seq).max() else { return Ok(None) };
 
@@ -149,7 +150,7 @@ async fn fetch(
     let Some(bytes) = store.get(&key).await? else {
         return Err(ChainError::Damaged { key, reason: "is missing".to_owned() });
     };
-    match parse(&bytes, archive_id, shard, batch_seq) {
+    match parse(&bytes, archive_id, &names::encode_shard(shard), batch_seq) {
         Ok(manifest) => Ok(Newest { manifest, digest: Digest::of(&bytes) }),
         Err(fault) => Err(ChainError::Damaged { key, reason: fault.to_string() }),
     }

@@ -1,1 +1,190 @@
-//! The archive read back and proved.
+//! The archive read back and proved, without trusting the writer.
+//!
+//! | step | judged by |
+//! |---|---|
+//! | 1. lease rows, manifests' listing, whole listing, lease rows again: in this order, so that a daemon that commits meanwhile is told from damage | `bounds` |
+//! | 2. every shard's manifests: is the chain whole, does each range go on where the last ended, do the counts add up | `judge` |
+//! | 3. the listing: does every object stand, is every object listed | `inventory` |
+//! | 4. every object: digest, rows, positions, times | `rows` |
+//! | 5. all rows: is none there twice | `identities` |
+//!
+//! Damage is told by the name of its [`Kind`], each single damage by one: what follows from a finding is not reported
+//! beside it.
+
+mod bounds;
+mod identities;
+mod inventory;
+mod judge;
+mod proof;
+mod reader;
+mod report;
+mod rows;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use self::bounds::Bounds;
+use self::inventory::{Job, take_stock};
+use self::judge::{Chain, Loaded, judge_parents};
+use self::proof::Proof;
+pub use self::reader::{RowKey, RowReader, Rows};
+pub use self::report::{Covered, Finding, Kind, RecordedGap, Report, render};
+use crate::archive::identity::{self, IdentityError};
+use crate::archive::{ArchiveError, ArchiveStore, Listed, chain, names};
+use crate::digest::Digest;
+use crate::lease::{LeaseError, LeaseRow, LeaseStore};
+use crate::source::ShardId;
+
+/// How far to go. Manifests are judged whole whatever this says: there is no half a chain.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Read no object of a window that ends at or before this.
+    pub since: Option<Timestamp>,
+    /// Read no object of a window that starts at or after this.
+    pub until: Option<Timestamp>,
+    /// Read no object at all.
+    pub fast: bool,
+}
+
+impl Options {
+    fn cover(&self, job: &Job) -> bool {
+        let since = self.since.is_none_or(|since| job.window.end > since);
+        let until = self.until.is_none_or(|until| job.window.start < until);
+        !self.fast && since && until
+    }
+}
+
+/// How far the proof has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Objects read.
+    pub objects: u64,
+    /// Objects to be read.
+    pub objects_total: u64,
+    /// Bytes read.
+    pub bytes: u64,
+    /// Bytes to be read.
+    pub bytes_total: u64,
+}
+
+/// Why there is no proof either way.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    /// There is no archive, or not one of ours.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The archive could not be read.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// The lease rows could not be read.
+    #[error(transparent)]
+    Lease(#[from] LeaseError),
+}
+
+/// Proves the archive, or tells what is wrong with it. Writes nothing, and may run beside daemons.
+///
+/// Without `leases` (the state is lost, or elsewhere) everything is proved but that the chains' ends are not missing.
+/// `progress` is called whenever an object has been read. Two objects at most are in memory at a time, and twenty
+/// bytes a row.
+///
+/// # Errors
+/// [`VerifyError`] where the archive or the lease rows can't be read: then nothing is proved. Damage is no error.
+pub async fn verify(
+    store: &dyn ArchiveStore,
+    leases: Option<&dyn LeaseStore>,
+    reader: Arc<dyn RowReader>,
+    options: &Options,
+    progress: &mut (dyn FnMut(Progress) + Send),
+) -> Result<Report, VerifyError> {
+    let archive_id = identity::read(store).await?.archive_id;
+    let before = lease_rows(leases).await?;
+    let manifests = store.list(names::MANIFESTS).await?;
+    let listing = store.list("").await?;
+    let after = lease_rows(leases).await?;
+
+    let mut chains = judge_chains(store, archive_id, &manifests, &before, &after).await?;
+    judge_parents(&mut chains);
+    let stock = take_stock(&mut chains, &manifests, &listing);
+
+    let report = Report {
+        archive_id,
+        shards: chains.len() as u64,
+        manifests: manifests.len() as u64,
+        objects: stock.jobs.len() as u64,
+        objects_read: 0,
+        rows: 0,
+        bytes: 0,
+        in_flight: stock.in_flight,
+        covered: Covered { since: options.since, until: options.until, fast: options.fast, ..Covered::default() },
+        tail_proved: chains.values().all(|chain| chain.bounds.known()),
+        notes: notes(&chains, leases.is_some()),
+        gaps: Vec::new(),
+        findings: stock.findings,
+    };
+    let mut report = Proof::new(&chains, &stock.jobs, reader, report).run(store, options, progress).await?;
+    for chain in chains.into_values() {
+        report.findings.extend(chain.findings);
+        report.gaps.extend(chain.gaps);
+    }
+    report.findings.sort();
+    Ok(report)
+}
+
+/// The rows there are, by their shards' names in keys.
+async fn lease_rows(leases: Option<&dyn LeaseStore>) -> Result<HashMap<String, LeaseRow>, LeaseError> {
+    let rows = match leases {
+        Some(leases) => leases.list().await?,
+        None => Vec::new(),
+    };
+    Ok(rows.into_iter().map(|row| (names::encode_shard(&row.shard), row)).collect())
+}
+
+/// Reads and judges every shard's manifests, one shard at a time.
+async fn judge_chains(
+    store: &dyn ArchiveStore,
+    archive_id: uuid::Uuid,
+    manifests: &[Listed],
+    before: &HashMap<String, LeaseRow>,
+    after: &HashMap<String, LeaseRow>,
+) -> Result<BTreeMap<String, Chain>, ArchiveError> {
+    let mut shards: BTreeMap<&str, BTreeSet<u64>> =
+        before.keys().chain(after.keys()).map(|folder| (folder.as_str(), BTreeSet::new())).collect();
+    for name in manifests.iter().filter_map(|listed| names::parse_manifest_key(&listed.key)) {
+        shards.entry(name.folder).or_default().insert(name.batch_seq);
+    }
+    let mut chains = BTreeMap::new();
+    for (folder, numbers) in shards {
+        let mut loaded = Vec::with_capacity(numbers.len());
+        for number in numbers {
+            // One that has vanished since is as missing as one that was not listed.
+            if let Some(bytes) = store.get(&names::manifest_key_in(folder, number)).await? {
+                let parsed = chain::parse(&bytes, archive_id, folder, number);
+                loaded.push(Loaded { number, digest: Digest::of(&bytes), parsed });
+            }
+        }
+        let (before, after) = (before.get(folder), after.get(folder));
+        let shard = shard_of(folder, before.or(after), &loaded);
+        let chain = Chain::judge(shard, folder.to_owned(), loaded, Bounds::of(before, after));
+        chains.insert(folder.to_owned(), chain);
+    }
+    Ok(chains)
+}
+
+/// The shard of this folder: an encoded name may have been shortened, so somebody has to tell.
+fn shard_of(folder: &str, row: Option<&LeaseRow>, loaded: &[Loaded]) -> ShardId {
+    let told = loaded.iter().find_map(|manifest| manifest.parsed.as_ref().ok()).map(|manifest| &manifest.shard);
+    row.map(|row| &row.shard).or(told).cloned().unwrap_or_else(|| ShardId::new(folder))
+}
+
+/// What the chains' ends were compared with.
+fn notes(chains: &BTreeMap<String, Chain>, leases: bool) -> Vec<String> {
+    let no_rows = "no lease rows were given: a chain whose newest manifests were taken away can't be told from one that \
+                   is whole";
+    if !leases {
+        return vec![no_rows.to_owned()];
+    }
+    let unknown = chains.values().filter(|chain| !chain.bounds.known());
+    unknown.map(|chain| format!("{} has no lease row: the end of its chain is not proved", chain.shard)).collect()
+}

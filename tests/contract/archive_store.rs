@@ -1,4 +1,5 @@
 //! The contract of [`ArchiveStore`].
+#![allow(clippy::unwrap_used)] // helpers of tests are tests
 
 use std::path::Path;
 use std::process::Command;
@@ -216,8 +217,8 @@ fn a_disk_mounted_for_reading_can_be_read_and_refuses_to_be_written() {
         assert_eq!(store.get("a").await.unwrap(), Some(body("x")));
         let refused = store.put_if_absent("events/b", body("x")).await.unwrap_err();
         assert!(matches!(refused, ArchiveError::Refused { .. }), "{refused:?}");
-        let text = refused.to_string();
-        assert!(text.contains("events") && text.contains("remount the disk for writing"), "{text}");
+        let said = refused.to_string();
+        assert!(said.contains("events") && said.contains("remount the disk for writing"), "{said}");
     });
 }
 
@@ -232,8 +233,8 @@ fn a_folder_without_permission_is_refused_with_its_path_and_what_to_do() {
         let store = LocalArchive::open(root).unwrap();
         let refused = store.put_if_absent("events/dt=1/b", body("x")).await.unwrap_err();
         assert!(matches!(refused, ArchiveError::Refused { .. }), "{refused:?}");
-        let text = refused.to_string();
-        assert!(text.contains("events/dt=1: ") && text.contains("let the user that runs auditlake"), "{text}");
+        let said = refused.to_string();
+        assert!(said.contains("events/dt=1: ") && said.contains("let the user that runs auditlake"), "{said}");
         assert_eq!(store.put_if_absent("rejected/b", body("x")).await.unwrap(), Put::Created);
     });
 }

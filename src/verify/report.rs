@@ -1,0 +1,253 @@
+//! What a proof comes to, for people and for programs.
+
+use std::fmt::{self, Write as _};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::lease::Gap;
+use crate::source::ShardId;
+
+/// The kinds of damage. Each has one name, and each single damage is reported by one of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// A manifest lists an object that is not there.
+    MissingObject,
+    /// An object's bytes are not those that were put, or its rows are not those of its batch.
+    AlteredObject,
+    /// There is an object that no manifest lists and no batch under way explains.
+    UnlistedObject,
+    /// A manifest within a chain is not there.
+    MissingManifest,
+    /// A manifest is not the one that its successor or its lease row names, or not a manifest at all.
+    BrokenChain,
+    /// Payloads between two batches, or between a parent's end and its child, are in none.
+    RangeGap,
+    /// Payloads are in two batches.
+    RangeOverlap,
+    /// The numbers of a manifest contradict one another or the rows.
+    CountMismatch,
+    /// A record stands in the archive twice.
+    DuplicateRecord,
+    /// The newest manifests of a shard are not there.
+    TruncatedTail,
+}
+
+impl Kind {
+    /// Its name, as `--json` prints it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::MissingObject => "missing_object",
+            Self::AlteredObject => "altered_object",
+            Self::UnlistedObject => "unlisted_object",
+            Self::MissingManifest => "missing_manifest",
+            Self::BrokenChain => "broken_chain",
+            Self::RangeGap => "range_gap",
+            Self::RangeOverlap => "range_overlap",
+            Self::CountMismatch => "count_mismatch",
+            Self::DuplicateRecord => "duplicate_record",
+            Self::TruncatedTail => "truncated_tail",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// One damage.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Finding {
+    /// The shard, where the object tells.
+    pub shard: Option<ShardId>,
+    /// The batch, where the object tells.
+    pub batch_seq: Option<u64>,
+    /// The object concerned: there, altered, or missing.
+    pub key: String,
+    /// What it is.
+    pub kind: Kind,
+    /// One sentence: what was expected and what was found.
+    pub detail: String,
+}
+
+/// A gap that a worker met and wrote down: the source had lost records before they were read. Not damage of the
+/// archive, and said all the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordedGap {
+    /// The shard.
+    pub shard: ShardId,
+    /// The batch behind it.
+    pub batch_seq: u64,
+    /// What is known of it.
+    pub gap: Gap,
+}
+
+/// How far the proof went.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Covered {
+    /// Objects of windows that end before this were not read.
+    pub since: Option<Timestamp>,
+    /// Objects of windows that start at or after this were not read.
+    pub until: Option<Timestamp>,
+    /// No object was read at all: manifests, presence and sizes only.
+    pub fast: bool,
+    /// The start of the earliest window whose objects were read.
+    pub first_window: Option<Timestamp>,
+    /// The end of the latest.
+    pub last_window: Option<Timestamp>,
+}
+
+/// What was read, and what was found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// Whose proof it is.
+    pub archive_id: Uuid,
+    /// Shards with a manifest or a lease row.
+    pub shards: u64,
+    /// Manifests read.
+    pub manifests: u64,
+    /// Objects that sound manifests list.
+    pub objects: u64,
+    /// Of these, how many were read.
+    pub objects_read: u64,
+    /// Rows in them, rejects included.
+    pub rows: u64,
+    /// Bytes in them.
+    pub bytes: u64,
+    /// Objects of batches under way, which no manifest lists yet.
+    pub in_flight: u64,
+    /// How far the proof went.
+    pub covered: Covered,
+    /// Whether every chain's end was compared with a lease row. Where it was not, a missing tail leaves no trace.
+    pub tail_proved: bool,
+    /// What the reader of the report should know beside the findings.
+    pub notes: Vec<String>,
+    /// Gaps that workers recorded.
+    pub gaps: Vec<RecordedGap>,
+    /// All damage, in the order of shards and batches.
+    pub findings: Vec<Finding>,
+}
+
+impl Report {
+    /// Whether nothing was found.
+    pub fn is_intact(&self) -> bool {
+        self.findings.is_empty()
+    }
+}
+
+/// The report for people: several lines, the last of them the verdict.
+pub fn render(report: &Report) -> String {
+    let mut text = String::new();
+    // Writing into a string cannot fail.
+    let _ = render_into(&mut text, report);
+    text
+}
+
+fn render_into(out: &mut String, report: &Report) -> fmt::Result {
+    writeln!(out, "archive   {}", report.archive_id)?;
+    writeln!(
+        out,
+        "chains    {} shards, {} manifests, {} objects listed",
+        report.shards, report.manifests, report.objects
+    )?;
+    let size = bytesize::ByteSize(report.bytes);
+    writeln!(out, "read      {} objects, {} rows, {size}", report.objects_read, report.rows)?;
+    writeln!(out, "covered   {}", Coverage(&report.covered))?;
+    let tail = if report.tail_proved { "proved against the lease rows" } else { "NOT PROVED (see the notes)" };
+    writeln!(out, "tail      {tail}")?;
+    if report.in_flight > 0 {
+        writeln!(out, "in flight {} objects of batches under way", report.in_flight)?;
+    }
+    for RecordedGap { shard, batch_seq, gap } in &report.gaps {
+        let from = gap.from.map_or_else(|| "an unknown time".to_owned(), |from| from.to_string());
+        writeln!(
+            out,
+            "gap       {shard}, before batch {batch_seq}: the source had lost what arrived from {from} until {}",
+            gap.until
+        )?;
+    }
+    for note in &report.notes {
+        writeln!(out, "note      {note}")?;
+    }
+    for finding in &report.findings {
+        writeln!(out, "{:<17} {}\n{:18}{}", finding.kind, finding.key, "", finding.detail)?;
+    }
+    match report.findings.len() {
+        0 => writeln!(out, "no damage found"),
+        n => writeln!(out, "DAMAGED: {n} finding{}", if n == 1 { "" } else { "s" }),
+    }
+}
+
+struct Coverage<'a>(&'a Covered);
+
+impl fmt::Display for Coverage<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("all manifests, every object's presence and size; ")?;
+        match self.0 {
+            Covered { fast: true, .. } => f.write_str("no object's content (fast)"),
+            Covered { since: None, until: None, .. } => f.write_str("every object's content"),
+            Covered { since, until, .. } => {
+                f.write_str("the content of objects of windows")?;
+                since.map_or(Ok(()), |since| write!(f, " since {since}"))?;
+                until.map_or(Ok(()), |until| write!(f, " until {until}"))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report() -> Report {
+        Report {
+            archive_id: Uuid::nil(),
+            shards: 1,
+            manifests: 2,
+            objects: 3,
+            objects_read: 3,
+            rows: 4,
+            bytes: 2048,
+            in_flight: 0,
+            covered: Covered::default(),
+            tail_proved: true,
+            notes: Vec::new(),
+            gaps: Vec::new(),
+            findings: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_last_line_is_the_verdict() {
+        assert!(render(&report()).ends_with("\nno damage found\n"));
+        let finding = Finding {
+            shard: None,
+            batch_seq: None,
+            key: "events/rogue".to_owned(),
+            kind: Kind::UnlistedObject,
+            detail: "no manifest lists it".to_owned(),
+        };
+        let text = render(&Report { findings: vec![finding], ..report() });
+        assert!(text.contains("unlisted_object   events/rogue\n"), "{text}");
+        assert!(text.ends_with("\nDAMAGED: 1 finding\n"), "{text}");
+    }
+
+    #[test]
+    fn a_proof_that_went_less_far_says_so() {
+        let covered = Covered { since: Some(Timestamp::UNIX_EPOCH), ..Covered::default() };
+        let text = render(&Report { covered, tail_proved: false, ..report() });
+        assert!(text.contains("windows since 1970-01-01T00:00:00Z"), "{text}");
+        assert!(text.contains("NOT PROVED"), "{text}");
+    }
+
+    #[test]
+    fn json_and_people_read_the_same_names() {
+        for kind in [Kind::MissingObject, Kind::TruncatedTail, Kind::DuplicateRecord] {
+            assert_eq!(serde_json::to_string(&kind).unwrap(), format!("\"{kind}\""));
+        }
+    }
+}
