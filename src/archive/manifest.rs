@@ -112,6 +112,7 @@ impl Manifest {
     }
 
     /// The bytes that are put and digested: pretty JSON and a line break.
+    #[allow(clippy::missing_panics_doc)] // it cannot
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = serde_json::to_vec_pretty(self).expect("a manifest has no map keys but strings");
         bytes.push(b'\n');

@@ -26,6 +26,7 @@ pub(super) struct Loaded {
 
 /// A batch whose manifest is sound: what its objects must be.
 #[derive(Clone, Debug)]
+#[allow(clippy::struct_field_names)] // the manifest's word
 pub(super) struct Batch {
     pub(super) batch_seq: u64,
     pub(super) window: Window,
