@@ -170,7 +170,7 @@ mod tests {
     const ARCHIVE: Uuid = Uuid::from_u128(1);
 
     fn at(position: u64) -> Checkpoint {
-        Checkpoint::At { position: Position::new(position), payload: Digest::of(&position.to_le_bytes()) }
+        Checkpoint::at(Position::new(position), &position.to_le_bytes())
     }
 
     fn manifest(batch_seq: u64, after: Checkpoint, through: Checkpoint, previous: Option<Digest>) -> Manifest {
@@ -207,7 +207,7 @@ mod tests {
         assert_eq!(follows(&at(5), &at(6)), Err(Misfit::Gap));
         assert_eq!(follows(&at(5), &at(4)), Err(Misfit::Overlap));
         assert_eq!(follows(&at(5), &Checkpoint::TrimHorizon), Err(Misfit::Overlap));
-        let other = Checkpoint::At { position: Position::new(5), payload: Digest::of(b"other") };
+        let other = Checkpoint::at(Position::new(5), b"other");
         assert_eq!(follows(&at(5), &other), Err(Misfit::OtherPayload));
     }
 

@@ -16,7 +16,7 @@ use super::{Format, Layout, PartitionKey, REJECT_FIELDS, keys};
 pub struct DdlInput<'a> {
     /// Where the archive is, without a slash at its end: a path, or `s3://bucket/prefix`.
     pub root: &'a str,
-    /// Database (Athena) or schema of the catalog `hive` (Trino); DuckDB has no use for it.
+    /// Database (Athena) or schema of the catalog `hive` (Trino); `DuckDB` has no use for it.
     pub database: &'a str,
     /// How objects are written. Objects of another format, from before a change of configuration, are not opened.
     pub layout: &'a Layout,
@@ -55,11 +55,11 @@ fn latest_view(create: &str, table: &str, names: &[&str]) -> String {
 
 // ---- DuckDB
 
-/// SQL for DuckDB 2.0 or later.
+/// SQL for `DuckDB` 2.0 or later.
 ///
-/// Runs on an archive that has no objects of a kind, and sees them once there are some. DuckDB's `allow_empty` gives a
+/// Runs on an archive that has no objects of a kind, and sees them once there are some. `DuckDB`'s `allow_empty` gives a
 /// table of one column `empty` then, so each view names its columns and unites what is read with no rows of the right
-/// types. DuckDB prints the numbers of NDJSON's `details` anew (`1.50` becomes `1.5`).
+/// types. `DuckDB` prints the numbers of NDJSON's `details` anew (`1.50` becomes `1.5`).
 pub fn duckdb(input: &DdlInput<'_>) -> String {
     let mut sql = String::from(
         "-- DuckDB 2.0 or later. For s3:// first: INSTALL httpfs; LOAD httpfs; CREATE SECRET (TYPE s3, PROVIDER credential_chain);\n",

@@ -15,8 +15,10 @@ mod bounds;
 mod identities;
 mod inventory;
 mod judge;
+mod objects;
 mod proof;
 mod reader;
+pub mod rebuild;
 mod report;
 mod rows;
 
@@ -28,6 +30,7 @@ use jiff::Timestamp;
 use self::bounds::Bounds;
 use self::inventory::{Job, take_stock};
 use self::judge::{Chain, Loaded, judge_parents};
+pub use self::objects::ObjectRows;
 use self::proof::Proof;
 pub use self::reader::{RowKey, RowReader, Rows};
 pub use self::report::{Covered, Finding, Kind, RecordedGap, Report, render};

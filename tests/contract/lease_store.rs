@@ -29,10 +29,7 @@ fn row(name: &str, counter: u64) -> LeaseRow {
 fn full_row(name: &str) -> LeaseRow {
     let digest = auditlake::digest::Digest::of(b"payload");
     let sequence = SequenceNumber::new("49590338271490256608559692538361571095921575989136588898");
-    let at = |sub_sequence| Checkpoint::At {
-        position: Position { sequence: sequence.clone(), sub_sequence },
-        payload: digest,
-    };
+    let at = |sub_sequence| Checkpoint::at(Position { sequence: sequence.clone(), sub_sequence }, b"payload");
     let pending: Pending = serde_json::from_value(serde_json::json!({
         "batch_seq": 7,
         "range": { "after": at(1), "through": at(2) },

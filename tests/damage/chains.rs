@@ -213,7 +213,7 @@ async fn a_range_that_runs_backwards_overlaps() {
 #[tokio::test]
 async fn another_payload_at_the_place_of_a_checkpoint_breaks_the_chain() {
     let (archive, key) = forged(A, 1, |m| {
-        m.range.after = Checkpoint::At { position: Position::new(10), payload: Digest::of(b"another") };
+        m.range.after = Checkpoint::at(Position::new(10), b"another");
     });
     archive.assert_only(Kind::BrokenChain, &key).await;
 }

@@ -233,10 +233,8 @@ fn put(key: String, kind: ObjectKind, rows: &[&Row], objects: &mut BTreeMap<Stri
 }
 
 pub(crate) fn checkpoint(position: Option<u64>) -> Checkpoint {
-    position.map_or(Checkpoint::TrimHorizon, |position| Checkpoint::At {
-        position: Position::new(position),
-        payload: Digest::of(&position.to_le_bytes()),
-    })
+    position
+        .map_or(Checkpoint::TrimHorizon, |position| Checkpoint::at(Position::new(position), &position.to_le_bytes()))
 }
 
 fn pending(manifest: &Manifest) -> Pending {

@@ -12,13 +12,11 @@ use auditlake::{encode, record, source};
 use serde_json::{Value, json};
 
 use auditlake::batch::Window;
+use encode::ddl;
 use encode::schema::{COLUMNS, ColumnType, Index, field_id};
 use encode::{BatchEncoder, Compression, Format, Layout, PartitionKey, RejectRow};
 use samples::Sample;
 
-#[path = "../../src/cli/ddl.rs"]
-#[allow(dead_code, unreachable_pub)] // some of it is for the command alone
-mod ddl;
 #[path = "../../src/encode/samples.rs"]
 mod samples;
 
