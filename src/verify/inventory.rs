@@ -74,7 +74,16 @@ pub(super) fn take_stock(chains: &mut BTreeMap<String, Chain>, judged: &[Listed]
             Explained::No(name, detail) => stock.findings.push(unlisted(key, name, detail, chains)),
         }
     }
-    stock.findings.extend(strays.iter().filter_map(|(folder, strays)| truncated(chains.get(*folder)?, strays)));
+    let truncated: Vec<_> = strays
+        .iter()
+        .filter_map(|(folder, strays)| Some((*folder, truncated(chains.get(*folder)?, strays)?)))
+        .collect();
+    for (folder, finding) in truncated {
+        // Kept with the chain, since it says that the chain's end can't be believed.
+        if let Some(chain) = chains.get_mut(folder) {
+            chain.findings.push(finding);
+        }
+    }
     stock
 }
 
@@ -125,7 +134,7 @@ fn explain<'a>(key: &'a str, chains: &BTreeMap<String, Chain>, judged: &[Listed]
         Explained::Expected
     } else if chain.bounds.in_flight(batch_seq) {
         Explained::InFlight
-    } else if !chain.bounds.known() && chain.next > 0 && batch_seq >= chain.next {
+    } else if !chain.bounds.known() && batch_seq >= chain.next {
         Explained::BehindTheTail(name)
     } else {
         Explained::No(Some(name), format!("no manifest lists it, and batch {batch_seq} is not under way"))

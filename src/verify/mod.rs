@@ -108,8 +108,8 @@ pub async fn verify(
     let after = lease_rows(leases).await?;
 
     let mut chains = judge_chains(store, archive_id, &manifests, &before, &after).await?;
-    judge_parents(&mut chains);
     let stock = take_stock(&mut chains, &manifests, &listing);
+    judge_parents(&mut chains);
 
     let report = Report {
         archive_id,

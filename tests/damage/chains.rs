@@ -68,10 +68,12 @@ async fn all_manifests_of_a_shard_deleted_are_one_truncated_tail() {
 async fn without_lease_rows_a_deleted_newest_manifest_is_shown_by_its_objects() {
     let mut world = World::new();
     world.shards[C].pending = false;
-    let mut archive = world.build();
-    let key = archive.manifest(C, 3);
-    archive.objects.remove(&key);
-    archive.assert_only_without_leases(Kind::TruncatedTail, &key).await;
+    for (shard, newest) in [(C, 3), (B, 1)] {
+        let mut archive = world.build();
+        let key = archive.manifest(shard, newest);
+        archive.objects.remove(&key);
+        archive.assert_only_without_leases(Kind::TruncatedTail, &key).await;
+    }
 }
 
 #[tokio::test]

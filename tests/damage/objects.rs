@@ -40,6 +40,27 @@ async fn a_flipped_byte_a_cut_and_an_addition_alter_an_object() {
 }
 
 #[tokio::test]
+async fn a_changed_word_that_reads_as_well_alters_an_object() {
+    for (root, shard, batch_seq) in [("events/", A, 0), ("events/", C, 1), ("rejected/", A, 1)] {
+        let mut archive = built();
+        let key = archive.data(root, shard, batch_seq).remove(0);
+        archive.replace(&key, "\"version\":0", "\"version\":7");
+        let detail = archive.assert_only(Kind::AlteredObject, &key).await;
+        assert!(detail.starts_with("its SHA-256 is"), "{detail}");
+    }
+}
+
+#[tokio::test]
+async fn a_copied_conflict_is_a_duplicate_and_no_miscount() {
+    let mut world = World::new();
+    let conflict = world.batch(B, 1).events.iter().find(|row| row.conflict).unwrap().clone();
+    world.batch(A, 1).events.push(conflict);
+    world.batch(A, 1).forge = Box::new(|m| m.counts.conflicts = 0);
+    let found = world.build().verify().await.findings;
+    assert_eq!(found.iter().map(|f| f.kind).collect::<Vec<_>>(), [Kind::DuplicateRecord], "{found:#?}");
+}
+
+#[tokio::test]
 async fn two_swapped_objects_are_both_altered() {
     let mut archive = built();
     let (one, two) = (archive.data("events/", A, 1).remove(0), archive.data("events/", A, 2).remove(0));

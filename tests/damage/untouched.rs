@@ -80,6 +80,27 @@ async fn what_a_daemon_commits_while_verify_reads_is_no_damage() {
 }
 
 #[tokio::test]
+async fn a_listing_that_shows_a_later_commit_and_not_an_earlier_one_is_no_damage() {
+    let (old, new) = (history(1), history(4));
+    let mut archive = Archive { objects: new.objects, rows: old.rows, rows_after: new.rows };
+    let passed_by = archive.manifest(A, 1);
+    archive.objects.remove(&passed_by);
+    assert_eq!(archive.verify().await.findings, []);
+}
+
+#[tokio::test]
+async fn a_parent_that_ends_while_verify_reads_has_ended_before_its_child() {
+    let mut before = World::new();
+    before.shards.truncate(B);
+    before.shards[A].batches.truncate(3);
+    let mut archive = World::new().build();
+    archive.rows = before.build().rows;
+    let passed_by = archive.manifest(A, 3);
+    archive.objects.remove(&passed_by);
+    assert_eq!(archive.verify().await.findings, []);
+}
+
+#[tokio::test]
 async fn a_shard_that_is_new_while_verify_reads_is_no_damage() {
     let mut archive = World::new().build();
     archive.rows.remove(C);
@@ -131,11 +152,15 @@ async fn since_and_until_read_the_windows_that_they_meet_and_judge_all_chains() 
 }
 
 #[tokio::test]
-async fn fast_reads_no_object_and_still_sees_that_one_is_missing() {
+async fn fast_reads_no_object_and_still_sees_that_one_is_missing_or_cut() {
     let mut archive = World::new().build();
     let gone = archive.data("events/", A, 0).remove(0);
     archive.objects.remove(&gone);
-    let report = archive.verify_with(true, Options { fast: true, ..Options::default() }).await;
+    let cut = archive.data("events/", B, 0).remove(0);
+    archive.edit(&cut, |bytes| bytes.truncate(9));
+    let mut report = archive.verify_with(true, Options { fast: true, ..Options::default() }).await;
+    let altered = report.findings.pop().unwrap();
+    assert_eq!((altered.kind, altered.key), (Kind::AlteredObject, cut));
     assert_eq!((report.objects_read, report.rows), (0, 0));
     assert_eq!((report.findings.len(), report.findings[0].kind), (1, Kind::MissingObject));
 }
