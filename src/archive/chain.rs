@@ -6,8 +6,9 @@
 use std::cmp::Ordering;
 
 use super::manifest::Manifest;
-use super::{ArchiveError, ArchiveStore, names};
+use super::{ArchiveError, ArchiveStore};
 use crate::digest::Digest;
+use crate::encode::keys;
 use crate::lease::LeaseRow;
 use crate::source::{Checkpoint, Range, ShardId};
 
@@ -38,14 +39,14 @@ pub fn runs_forward(range: &Range) -> bool {
 }
 
 /// The manifest of these bytes, if it is the one that its key and its archive say; else what is wrong with it. The key
-/// gives the shard encoded ([`names::encode_shard`]), as the `folder`.
+/// gives the shard encoded ([`keys::encode_shard`]), as the `folder`.
 pub fn parse(bytes: &[u8], archive_id: uuid::Uuid, folder: &str, batch_seq: u64) -> Result<Manifest, ManifestFault> {
     let manifest: Manifest =
         serde_json::from_slice(bytes).map_err(|error| ManifestFault::Unreadable(error.to_string()))?;
     if manifest.archive_id != archive_id {
         return Err(ManifestFault::OtherArchive(manifest.archive_id));
     }
-    if names::encode_shard(&manifest.shard) != folder || manifest.batch_seq != batch_seq {
+    if keys::encode_shard(&manifest.shard) != folder || manifest.batch_seq != batch_seq {
         return Err(ManifestFault::OtherBatch { shard: manifest.shard, batch_seq: manifest.batch_seq });
     }
     if manifest.previous.is_some() != (batch_seq > 0) {
@@ -123,8 +124,8 @@ pub async fn newest_manifest(
     archive_id: uuid::Uuid,
     shard: &ShardId,
 ) -> Result<Option<Newest>, ChainError> {
-    let listing = store.list(&format!("{}{}/", names::MANIFESTS, names::encode_shard(shard))).await?;
-    let sequences = listing.iter().filter_map(|object| names::parse_manifest_key(&object.key));
+    let listing = store.list(&format!("{}{}/", keys::MANIFESTS_PREFIX, keys::encode_shard(shard))).await?;
+    let sequences = listing.iter().filter_map(|object| keys::manifest_batch(&object.key));
     let Some(last) = sequences.map(|name| name.batch_seq).max() else { return Ok(None) };
 
     let newest = fetch(store, archive_id, shard, last).await?;
@@ -133,8 +134,8 @@ pub async fn newest_manifest(
         let chained = newest.manifest.previous == Some(before.digest);
         let fits = follows(&before.manifest.range.through, &newest.manifest.range.after).is_ok();
         if !chained || !fits || before.manifest.shard_end {
-            let reason = format!("does not go on from {}", names::manifest_key(shard, last - 1));
-            return Err(ChainError::Damaged { key: names::manifest_key(shard, last), reason });
+            let reason = format!("does not go on from {}", keys::manifest_key(shard, last - 1));
+            return Err(ChainError::Damaged { key: keys::manifest_key(shard, last), reason });
         }
     }
     Ok(Some(newest))
@@ -146,11 +147,11 @@ async fn fetch(
     shard: &ShardId,
     batch_seq: u64,
 ) -> Result<Newest, ChainError> {
-    let key = names::manifest_key(shard, batch_seq);
+    let key = keys::manifest_key(shard, batch_seq);
     let Some(bytes) = store.get(&key).await? else {
         return Err(ChainError::Damaged { key, reason: "is missing".to_owned() });
     };
-    match parse(&bytes, archive_id, &names::encode_shard(shard), batch_seq) {
+    match parse(&bytes, archive_id, &keys::encode_shard(shard), batch_seq) {
         Ok(manifest) => Ok(Newest { manifest, digest: Digest::of(&bytes) }),
         Err(fault) => Err(ChainError::Damaged { key, reason: fault.to_string() }),
     }
@@ -193,7 +194,7 @@ mod tests {
     }
 
     fn put(store: &MemoryArchive, manifest: &Manifest) -> Digest {
-        store.overwrite(&names::manifest_key(&manifest.shard, manifest.batch_seq), manifest.to_bytes());
+        store.overwrite(&keys::manifest_key(&manifest.shard, manifest.batch_seq), manifest.to_bytes());
         Digest::of(&manifest.to_bytes())
     }
 

@@ -7,10 +7,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{ArchiveError, ArchiveStore, names};
+use super::{ArchiveError, ArchiveStore};
+use crate::encode::keys;
 
-/// The key of the identity.
-pub const IDENTITY_KEY: &str = "_auditlake.json";
+pub use crate::encode::keys::IDENTITY_KEY;
 
 /// The shape of keys, manifests and rows that this program writes and reads.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -97,7 +97,7 @@ pub async fn open_or_create(
 /// An object that has no place in front of an archive's identity. What `check` puts has.
 async fn stranger(store: &dyn ArchiveStore) -> Result<Option<String>, ArchiveError> {
     let listing = store.list("").await?;
-    Ok(listing.into_iter().map(|object| object.key).find(|key| key != names::ACCESS_TEST && key != IDENTITY_KEY))
+    Ok(listing.into_iter().map(|object| object.key).find(|key| key != keys::ACCESS_TEST_KEY && key != IDENTITY_KEY))
 }
 
 fn to_bytes(identity: &ArchiveIdentity) -> Vec<u8> {
@@ -180,7 +180,7 @@ mod tests {
     #[tokio::test]
     async fn the_object_of_check_does_not_keep_an_archive_from_being_made() {
         let store = MemoryArchive::new();
-        store.overwrite(names::ACCESS_TEST, Bytes::new());
+        store.overwrite(keys::ACCESS_TEST_KEY, Bytes::new());
         assert!(open(&store, 1).await.is_ok());
     }
 

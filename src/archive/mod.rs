@@ -5,7 +5,6 @@ pub mod identity;
 mod local;
 pub mod manifest;
 mod memory;
-pub mod names;
 
 use async_trait::async_trait;
 use bytes::Bytes;

@@ -22,11 +22,13 @@ use crate::digest::Digest;
 use crate::source::ShardId;
 
 /// The key of the object that says whose archive it is.
-pub const MARKER_KEY: &str = "_auditlake.json";
+pub const IDENTITY_KEY: &str = "_auditlake.json";
 /// What the keys of event objects begin with.
 pub const EVENTS_PREFIX: &str = "events/";
 /// What the keys of quarantine objects begin with.
 pub const REJECTED_PREFIX: &str = "rejected/";
+/// What `check` puts to try its permission.
+pub const ACCESS_TEST_KEY: &str = "audit-log-access-test";
 /// What the keys of manifests begin with.
 pub const MANIFESTS_PREFIX: &str = "_manifests/";
 
@@ -142,12 +144,44 @@ fn data_key(prefix: &str, partition: &str, window: &Window, shard: &ShardId, bat
 
 /// The key of a batch's manifest.
 pub fn manifest_key(shard: &ShardId, batch_seq: u64) -> String {
-    format!("{}{batch_seq:08}.json", manifest_prefix(shard))
+    manifest_key_in(&encode_shard(shard), batch_seq)
+}
+
+/// The same, of a shard whose name is encoded.
+pub fn manifest_key_in(folder: &str, batch_seq: u64) -> String {
+    format!("{MANIFESTS_PREFIX}{folder}/{batch_seq:08}.json")
 }
 
 /// What the keys of a shard's manifests begin with.
 pub fn manifest_prefix(shard: &ShardId) -> String {
     format!("{MANIFESTS_PREFIX}{}/", encode_shard(shard))
+}
+
+/// The batch that an object belongs to, as its key tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchName<'a> {
+    /// The shard, encoded: a shortened name can't be turned back, so compare with [`encode_shard`].
+    pub folder: &'a str,
+    /// The batch's number in it.
+    pub batch_seq: u64,
+}
+
+/// Whose manifest stands under this key; none where it is no manifest's.
+pub fn manifest_batch(key: &str) -> Option<BatchName<'_>> {
+    match parse_object_key(key)? {
+        ParsedKey::Manifest { shard: folder, batch_seq } => Some(BatchName { folder, batch_seq }),
+        _ => None,
+    }
+}
+
+/// Whose rows or rejects stand under this key; none where it is no such object's.
+pub fn data_batch(key: &str) -> Option<BatchName<'_>> {
+    match parse_object_key(key)? {
+        ParsedKey::Events(data) | ParsedKey::Rejected(data) => {
+            Some(BatchName { folder: data.shard, batch_seq: data.batch_seq })
+        }
+        _ => None,
+    }
 }
 
 /// What a key says. Shards stay encoded: a shortened name can't be turned back, so compare with [`encode_shard`].
@@ -165,7 +199,7 @@ pub enum ParsedKey<'a> {
         batch_seq: u64,
     },
     /// `_auditlake.json`.
-    Marker,
+    Identity,
 }
 
 /// What the key of an object with rows says.
@@ -211,8 +245,8 @@ impl Encoding {
 
 /// What a key says, or `None` where it is none of the archive's. Only keys that this module would print are read.
 pub fn parse_object_key(key: &str) -> Option<ParsedKey<'_>> {
-    if key == MARKER_KEY {
-        return Some(ParsedKey::Marker);
+    if key == IDENTITY_KEY {
+        return Some(ParsedKey::Identity);
     }
     if let Some(rest) = key.strip_prefix(MANIFESTS_PREFIX) {
         let (shard, file) = rest.split_once('/')?;

@@ -126,7 +126,7 @@ fn keys_of_others_are_not_taken_for_ours() {
     ] {
         assert_eq!(parse_object_key(key), None, "{key}");
     }
-    assert_eq!(parse_object_key(MARKER_KEY), Some(ParsedKey::Marker));
+    assert_eq!(parse_object_key(IDENTITY_KEY), Some(ParsedKey::Identity));
 }
 
 fn shard_name() -> impl Strategy<Value = String> {

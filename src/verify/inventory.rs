@@ -7,8 +7,8 @@ use super::report::{Finding, Kind};
 use crate::archive::Listed;
 use crate::archive::identity::IDENTITY_KEY;
 use crate::archive::manifest::ManifestObject;
-use crate::archive::names::{self, BatchName};
 use crate::batch::Window;
+use crate::encode::keys::{self, BatchName};
 use crate::source::{Range, ShardId};
 
 /// An object that a sound manifest lists, and what it must be.
@@ -112,14 +112,14 @@ enum Explained<'a> {
 }
 
 fn explain<'a>(key: &'a str, chains: &BTreeMap<String, Chain>, judged: &[Listed]) -> Explained<'a> {
-    if key.starts_with(names::MANIFESTS) {
+    if key.starts_with(keys::MANIFESTS_PREFIX) {
         return explain_manifest(key, chains, judged);
     }
     // Folders with an underscore are a program's own, and no query engine reads them: spools, for one.
-    if key == IDENTITY_KEY || key == names::ACCESS_TEST || key.starts_with('_') {
+    if key == IDENTITY_KEY || key == keys::ACCESS_TEST_KEY || key.starts_with('_') {
         return Explained::Expected;
     }
-    let Some(name) = names::parse_object_key(key) else {
+    let Some(name) = keys::data_batch(key) else {
         return Explained::No(None, "it is not an object of this archive: its key names no batch".to_owned());
     };
     let Some(chain) = chains.get(name.folder) else {
@@ -143,7 +143,7 @@ fn explain<'a>(key: &'a str, chains: &BTreeMap<String, Chain>, judged: &[Listed]
 
 /// A manifest's key that was not judged is one that came while we read, or never was one.
 fn explain_manifest<'a>(key: &'a str, chains: &BTreeMap<String, Chain>, judged: &[Listed]) -> Explained<'a> {
-    let Some(name) = names::parse_manifest_key(key) else {
+    let Some(name) = keys::manifest_batch(key) else {
         return Explained::No(None, "it is not the key of a manifest".to_owned());
     };
     let known = judged.binary_search_by(|manifest| manifest.key.as_str().cmp(key)).is_ok();
@@ -168,6 +168,6 @@ fn truncated(chain: &Chain, strays: &BTreeSet<(u64, &str)>) -> Option<Finding> {
          batch was under way, and there is no lease row to tell which",
         strays.len()
     );
-    let key = names::manifest_key_in(&chain.folder, *first);
+    let key = keys::manifest_key_in(&chain.folder, *first);
     Some(Finding { shard: Some(chain.shard.clone()), batch_seq: Some(*first), key, kind: Kind::TruncatedTail, detail })
 }

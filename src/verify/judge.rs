@@ -8,11 +8,12 @@ use std::ops::Range as Numbers;
 
 use super::bounds::Bounds;
 use super::report::{Finding, Kind, RecordedGap};
+use crate::archive::chain::ManifestFault;
 use crate::archive::chain::{Misfit, follows, runs_forward};
 use crate::archive::manifest::{Counts, Manifest, ManifestObject, ObjectKind};
-use crate::archive::{chain::ManifestFault, names};
 use crate::batch::Window;
 use crate::digest::Digest;
+use crate::encode::keys;
 use crate::source::{Checkpoint, Range, ShardId};
 
 /// A manifest as it was read.
@@ -100,7 +101,7 @@ impl Chain {
     }
 
     fn report_manifest(&mut self, kind: Kind, batch_seq: u64, detail: String) {
-        self.report(kind, batch_seq, names::manifest_key_in(&self.folder, batch_seq), detail);
+        self.report(kind, batch_seq, keys::manifest_key_in(&self.folder, batch_seq), detail);
     }
 
     fn report_rogue(&mut self, rogue: &Loaded) {
@@ -297,7 +298,7 @@ fn miscounts(counts: &Counts, objects: &[ManifestObject]) -> Vec<String> {
 pub(super) fn judge_parents(chains: &mut BTreeMap<String, Chain>) {
     let mut early = Vec::new();
     for chain in chains.values() {
-        let parents = chain.parents.iter().filter_map(|parent| chains.get(&names::encode_shard(parent)));
+        let parents = chain.parents.iter().filter_map(|parent| chains.get(&keys::encode_shard(parent)));
         let unfinished = parents.filter(|parent| parent.tail_is_sound() && !parent.ended && !parent.bounds.ended());
         if let (Some(first), Some(parent)) = (chain.batches.first(), unfinished.into_iter().next()) {
             let detail = format!("its parent {} has not ended: what is left of it is in no batch", parent.shard);

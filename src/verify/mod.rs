@@ -35,8 +35,9 @@ use self::proof::Proof;
 pub use self::reader::{RowKey, RowReader, Rows};
 pub use self::report::{Covered, Finding, Kind, RecordedGap, Report, render};
 use crate::archive::identity::{self, IdentityError};
-use crate::archive::{ArchiveError, ArchiveStore, Listed, chain, names};
+use crate::archive::{ArchiveError, ArchiveStore, Listed, chain};
 use crate::digest::Digest;
+use crate::encode::keys;
 use crate::lease::{LeaseError, LeaseRow, LeaseStore};
 use crate::source::ShardId;
 
@@ -103,7 +104,7 @@ pub async fn verify(
 ) -> Result<Report, VerifyError> {
     let archive_id = identity::read(store).await?.archive_id;
     let before = lease_rows(leases).await?;
-    let manifests = store.list(names::MANIFESTS).await?;
+    let manifests = store.list(keys::MANIFESTS_PREFIX).await?;
     let listing = store.list("").await?;
     let after = lease_rows(leases).await?;
 
@@ -141,7 +142,7 @@ async fn lease_rows(leases: Option<&dyn LeaseStore>) -> Result<HashMap<String, L
         Some(leases) => leases.list().await?,
         None => Vec::new(),
     };
-    Ok(rows.into_iter().map(|row| (names::encode_shard(&row.shard), row)).collect())
+    Ok(rows.into_iter().map(|row| (keys::encode_shard(&row.shard), row)).collect())
 }
 
 /// Reads and judges every shard's manifests, one shard at a time.
@@ -154,7 +155,7 @@ async fn judge_chains(
 ) -> Result<BTreeMap<String, Chain>, ArchiveError> {
     let mut shards: BTreeMap<&str, BTreeSet<u64>> =
         before.keys().chain(after.keys()).map(|folder| (folder.as_str(), BTreeSet::new())).collect();
-    for name in manifests.iter().filter_map(|listed| names::parse_manifest_key(&listed.key)) {
+    for name in manifests.iter().filter_map(|listed| keys::manifest_batch(&listed.key)) {
         shards.entry(name.folder).or_default().insert(name.batch_seq);
     }
     let mut chains = BTreeMap::new();
@@ -162,7 +163,7 @@ async fn judge_chains(
         let mut loaded = Vec::with_capacity(numbers.len());
         for number in numbers {
             // One that has vanished since is as missing as one that was not listed.
-            if let Some(bytes) = store.get(&names::manifest_key_in(folder, number)).await? {
+            if let Some(bytes) = store.get(&keys::manifest_key_in(folder, number)).await? {
                 let parsed = chain::parse(&bytes, archive_id, folder, number);
                 loaded.push(Loaded { number, digest: Digest::of(&bytes), parsed });
             }

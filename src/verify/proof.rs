@@ -12,7 +12,8 @@ use super::reader::RowReader;
 use super::report::{Finding, Kind, Report};
 use super::rows::{Read, Strangers, read_object};
 use super::{Options, Progress};
-use crate::archive::{ArchiveError, ArchiveStore, names};
+use crate::archive::{ArchiveError, ArchiveStore};
+use crate::encode::keys;
 use crate::source::ShardId;
 
 /// Pairs of objects with records in common that are read again to name one of these records. In an archive that is
@@ -153,7 +154,7 @@ impl<'a> Proof<'a> {
                 self.report.findings.push(Finding {
                     shard: Some(shard.clone()),
                     batch_seq: Some(batch_seq),
-                    key: names::manifest_key(shard, batch_seq),
+                    key: keys::manifest_key(shard, batch_seq),
                     kind: Kind::CountMismatch,
                     detail: format!("it counts {said} conflicts, {found} of its rows are noted as such"),
                 });
@@ -162,7 +163,7 @@ impl<'a> Proof<'a> {
     }
 
     fn conflicts_said(&self, shard: &ShardId, batch_seq: u64) -> Option<u64> {
-        let batches = &self.chains.get(&names::encode_shard(shard))?.batches;
+        let batches = &self.chains.get(&keys::encode_shard(shard))?.batches;
         batches[batches.binary_search_by_key(&batch_seq, |batch| batch.batch_seq).ok()?].conflicts
     }
 

@@ -4,8 +4,9 @@ use jiff::Timestamp;
 
 use crate::archive::chain::{self, ChainError, ManifestFault};
 use crate::archive::manifest::{Manifest, ObjectKind};
-use crate::archive::{ArchiveError, ArchiveStore, names};
+use crate::archive::{ArchiveError, ArchiveStore};
 use crate::dedupe::{Claim, ClaimError, Claims};
+use crate::encode::keys;
 use crate::encode::read::{ArchivedRow, Projection, ReadError, read_rows};
 use crate::lease::LeaseRow;
 use crate::record::{IdentityKey, identity_of};
@@ -63,10 +64,10 @@ pub struct Progress {
 /// Every manifest of the archive, in the order of shards and batches.
 async fn manifests(archive: &dyn ArchiveStore, archive_id: uuid::Uuid) -> Result<Vec<Manifest>, RebuildError> {
     let mut manifests = Vec::new();
-    for listed in archive.list(names::MANIFESTS).await? {
+    for listed in archive.list(keys::MANIFESTS_PREFIX).await? {
         let key = listed.key;
         let bytes = archive.get(&key).await?.ok_or_else(|| RebuildError::Missing { key: key.clone() })?;
-        let Some(name) = names::parse_manifest_key(&key) else { continue };
+        let Some(name) = keys::manifest_batch(&key) else { continue };
         let manifest = chain::parse(&bytes, archive_id, name.folder, name.batch_seq);
         manifests.push(manifest.map_err(|fault| RebuildError::Manifest { key: key.clone(), fault })?);
     }

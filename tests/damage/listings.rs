@@ -1,6 +1,6 @@
 //! `unlisted_object`: what was put in by somebody else.
 
-use auditlake::archive::names;
+use auditlake::encode::keys;
 use auditlake::verify::Kind;
 
 use crate::world::{A, Archive, B, C, World};
@@ -10,14 +10,14 @@ fn built() -> Archive {
 }
 
 fn named_like(archive: &Archive, shard: usize, batch_seq: u64) -> String {
-    let folder = names::encode_shard(&archive.rows[shard].shard);
+    let folder = keys::encode_shard(&archive.rows[shard].shard);
     format!("events/dt=2026-11-25/20261125T093000Z-{folder}-{batch_seq:08}.ndjson")
 }
 
 #[tokio::test]
 async fn a_rogue_object_is_unlisted_whatever_it_is_called() {
     let archive = built();
-    let folder = names::encode_shard(&archive.rows[C].shard);
+    let folder = keys::encode_shard(&archive.rows[C].shard);
     for key in [
         "events/rogue.parquet",
         "events/dt=2026-11-21/rogue.parquet",

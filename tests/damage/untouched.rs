@@ -1,8 +1,9 @@
 //! What is no damage: an archive that is whole, and one at which a daemon is at work.
 
+use auditlake::archive::MemoryArchive;
 use auditlake::archive::chain::newest_manifest;
 use auditlake::archive::identity::IdentityError;
-use auditlake::archive::{MemoryArchive, names};
+use auditlake::encode::keys;
 use auditlake::lease::{Gap, LeaseRow};
 use auditlake::verify::{Kind, Options, Report, VerifyError, render};
 
@@ -173,7 +174,7 @@ async fn a_lost_lease_row_is_made_anew_as_it_was() {
     for row in &archive.rows {
         let newest = newest_manifest(&store, ARCHIVE, &row.shard).await.unwrap().unwrap();
         assert_eq!(newest.lease_row(), LeaseRow { pending: None, ..row.clone() });
-        assert!(names::encode_shard(&row.shard).len() <= 120);
+        assert!(keys::encode_shard(&row.shard).len() <= 120);
     }
 }
 

@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use auditlake::archive::manifest::{Counts, Manifest, ManifestObject, ObjectKind};
-use auditlake::archive::{ArchiveStore, LocalArchive, MemoryArchive, names};
+use auditlake::archive::{ArchiveStore, LocalArchive, MemoryArchive};
 use auditlake::batch::Window;
 use auditlake::digest::Digest;
+use auditlake::encode::keys;
 use auditlake::encode::{Compression, Format, Layout, PartitionKey};
 use auditlake::lease::{LeaseError, LeaseRow, LeaseStore, Pending};
 use auditlake::record::Rules;
@@ -162,7 +163,7 @@ impl Shard {
             row.chain_head = Some(Digest::of(&bytes));
             row.checkpoint = manifest.range.through;
             row.ended = manifest.shard_end;
-            objects.insert(names::manifest_key(&self.id(), batch_seq as u64), bytes.into());
+            objects.insert(keys::manifest_key(&self.id(), batch_seq as u64), bytes.into());
         }
         row
     }
@@ -178,7 +179,7 @@ impl Shard {
         let mut by_key: BTreeMap<String, (ObjectKind, Vec<&Row>)> = BTreeMap::new();
         let named = |root: &str, row: &Row, ext: &str| {
             let (date, window) = (row.emit_time.strftime("%F"), start.strftime("%Y%m%dT%H%M%SZ"));
-            format!("{root}/dt={date}/{window}-{}-{batch_seq:08}.{ext}", names::encode_shard(&self.id()))
+            format!("{root}/dt={date}/{window}-{}-{batch_seq:08}.{ext}", keys::encode_shard(&self.id()))
         };
         for row in &batch.events {
             by_key.entry(named("events", row, "ndjson")).or_insert((ObjectKind::Events, Vec::new())).1.push(row);
@@ -308,12 +309,12 @@ impl LeaseStore for Snapshots {
 impl Archive {
     /// The key of a manifest.
     pub(crate) fn manifest(&self, shard: usize, batch_seq: u64) -> String {
-        names::manifest_key(&self.rows[shard].shard, batch_seq)
+        keys::manifest_key(&self.rows[shard].shard, batch_seq)
     }
 
     /// The keys of a batch's objects below `root`.
     pub(crate) fn data(&self, root: &str, shard: usize, batch_seq: u64) -> Vec<String> {
-        let end = format!("-{}-{batch_seq:08}.ndjson", names::encode_shard(&self.rows[shard].shard));
+        let end = format!("-{}-{batch_seq:08}.ndjson", keys::encode_shard(&self.rows[shard].shard));
         self.objects.keys().filter(|key| key.starts_with(root) && key.ends_with(&end)).cloned().collect()
     }
 
