@@ -1,5 +1,7 @@
 //! The examples of RECORDS.md, payload by payload: every field, every reject, every dedupe key and verdict.
 
+#![allow(clippy::unwrap_used, reason = "what is not as expected fails the test")]
+
 use std::collections::{BTreeSet, HashMap};
 
 use auditlake::dedupe::{Core, Verdict};

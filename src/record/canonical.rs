@@ -124,3 +124,173 @@ fn principal_type(text: &str) -> Option<PrincipalType> {
         .into_iter()
         .find(|word| word.as_str() == text)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::super::{Rules, normalise};
+    use super::*;
+
+    /// A row in the order of RECORDS.md's table, as the archive's NDJSON has it.
+    fn row(record: &Record<'_>, raw: bool) -> String {
+        let text = |value: &dyn erased::Json| value.json();
+        let provenance =
+            [("source_label", "prod"), ("source_kind", "kinesis"), ("source_shard", "s"), ("source_position", "1/0/0")];
+        let mut columns = vec![
+            ("schema_version", "1".to_owned()),
+            ("log_id", text(&record.log_id)),
+            ("version", record.version.to_string()),
+            ("emit_time", text(&record.emit_time.map(|time| Cow::from(time::format(time))))),
+            ("operation", text(&record.operation)),
+            ("operation_canonical", text(&record.operation_canonical)),
+            ("resource_category", text(&record.resource_category)),
+            ("action", text(&record.action)),
+            ("status", text(&record.status)),
+            ("outcome", text(&Cow::from(record.outcome.as_str()))),
+            ("principal_type", text(&record.principal_type.map(|kind| Cow::from(kind.as_str())))),
+            ("principal_id", text(&record.principal_id)),
+            ("principal_name", text(&record.principal_name)),
+            ("principal_api_key_id", text(&record.principal_api_key_id)),
+            ("actor_email", text(&record.actor_email)),
+            ("x_forwarded_for", text(&record.x_forwarded_for)),
+            ("ip_chain", text(&record.ip_chain)),
+            ("client_ip", text(&record.client_ip)),
+            ("async_operation_id", text(&record.async_operation_id)),
+            ("namespace", text(&record.namespace)),
+            ("details", record.details.as_deref().unwrap_or("null").to_owned()),
+            ("details_source", text(&Cow::from(record.details_source.as_str()))),
+            ("deprecated", record.deprecated.to_string()),
+            ("unknown_fields", record.unknown_fields.to_string()),
+            ("notes", text(&record.notes)),
+        ];
+        columns.extend(provenance.map(|(name, value)| (name, format!("\"{value}\""))));
+        columns.push(("arrival_time", "\"2026-11-04T01:02:03Z\"".to_owned()));
+        if raw {
+            columns.push(("raw", text(&record.raw)));
+        }
+        let columns: Vec<_> = columns.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
+        format!("{{{}}}", columns.join(","))
+    }
+
+    /// What a column may hold, as JSON.
+    mod erased {
+        pub(super) trait Json {
+            fn json(&self) -> String;
+        }
+
+        impl<T: serde::Serialize> Json for T {
+            fn json(&self) -> String {
+                serde_json::to_string(self).unwrap()
+            }
+        }
+    }
+
+    fn assert_nothing_changes(json: &str) {
+        let rules = Rules { trusted_proxies: vec!["198.51.100.0/24".parse().unwrap()], max_payload_bytes: 1 << 20 };
+        let Ok(record) = normalise(json, &rules) else { return };
+        let line = row(&record, true);
+        assert_eq!(normalise(&line, &Rules::default()).unwrap(), record, "{line}");
+        let line = row(&record, false);
+        assert_eq!(normalise(&line, &rules).unwrap(), Record { raw: Cow::Borrowed(&line), ..record }, "{line}");
+    }
+
+    #[test]
+    fn every_golden_record_is_read_back_as_it_was_written() {
+        for json in include_str!("../../tests/golden/cases.ndjson").lines() {
+            assert_nothing_changes(json);
+        }
+        assert_nothing_changes(
+            r#"{"log_id":"x","details":{"a":"\u00e9\n"},"status":"","x":null,"x_forwarded_for":"?,::ffff:1.2.3.4"}"#,
+        );
+    }
+
+    fn line() -> String {
+        let record = normalise(r#"{"log_id":"x","operation":"UserLogin","more":1}"#, &Rules::default()).unwrap();
+        row(&record, false)
+    }
+
+    #[test]
+    fn a_row_that_says_what_no_row_says_goes_by_the_ordinary_rules() {
+        for (from, to) in [
+            ("\"schema_version\":1", "\"schema_version\":2"),
+            ("\"schema_version\":1", "\"schema_version\":\"one\""),
+            ("\"outcome\":\"unknown\"", "\"outcome\":\"maybe\""),
+            ("\"notes\":[", "\"notes\":[5,"),
+            ("\"details\":null", "\"details\":{}"),
+            ("\"details_source\":\"none\"", "\"details_source\":null"),
+            ("\"ip_chain\":[]", "\"ip_chain\":null"),
+            ("\"deprecated\":{}", "\"deprecated\":[]"),
+            ("\"principal_type\":null", "\"principal_type\":\"admin\""),
+            ("\"log_id\":\"x\",", ""),
+        ] {
+            let line = line().replacen(from, to, 1);
+            let record = normalise(&line, &Rules::default()).unwrap();
+            assert!(record.unknown_fields.contains("resource_category"), "{line}");
+        }
+        let line = line().replace("\"version\":0", "\"version\":0.5");
+        assert!(normalise(&line, &Rules::default()).is_err());
+    }
+
+    #[test]
+    fn columns_added_by_others_are_unknown_fields() {
+        let line = line().replace("\"action\"", "\"team\":{\"a\":1},\"action\"");
+        let record = normalise(&line, &Rules::default()).unwrap();
+        assert_eq!((&*record.unknown_fields, &*record.action), (r#"{"more":1,"team":{"a":1}}"#, "login"));
+        assert_nothing_changes(&line);
+    }
+
+    fn value() -> impl Strategy<Value = serde_json::Value> {
+        let leaf = prop_oneof![
+            prop::sample::select(vec![
+                json!(null),
+                json!(""),
+                json!("OK"),
+                json!("LOG_LEVEL_ERROR"),
+                json!("2026-11-04T01:02:03.004Z"),
+                json!("user"),
+                json!(5),
+                json!(2.5),
+                json!(true),
+                json!("{\"a\":1}"),
+                json!("192.0.2.1, ?"),
+                json!("é\n\"\\"),
+                json!("UserLogin"),
+                json!({"fields": {"a": {"stringValue": "x"}}}),
+                json!({"seconds": 5}),
+                json!({"namespace": "n"}),
+            ]),
+            "\\PC{0,6}".prop_map(|text| json!(text)),
+        ];
+        leaf.prop_recursive(2, 8, 3, |inner| {
+            let key =
+                prop::sample::select(vec!["type", "id", "name", "api_key_id", "apiKeyId", "fields", "namespace", "a"]);
+            prop::collection::hash_map(key, inner, 0..4).prop_map(|map| json!(map))
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(3000))]
+
+        #[test]
+        fn normalising_again_changes_nothing(
+            members in prop::collection::vec((prop::sample::select(vec![
+                "log_id", "logId", "version", "emit_time", "emitTime", "operation", "status", "principal", "x_forwarded_for",
+                "xForwardedFor", "async_operation_id", "raw_details", "rawDetails", "user_email", "level", "caller_ip_address",
+                "details", "category", "request_id", "$typeName", "new", "schema_version", "notes", "raw", "arrival_time",
+            ]), value(), prop::sample::select(vec!["", " ", "\n"])), 0..9),
+        ) {
+            let members: Vec<_> = members.iter().map(|(key, value, gap)| format!("\"{key}\":{gap}{value}")).collect();
+            assert_nothing_changes(&format!("{{{}}}", members.join(",")));
+        }
+
+        #[test]
+        fn no_row_however_changed_panics(at in any::<prop::sample::Index>(), length in 0..9_usize, with in "[\\[\\]{}\",:0-9a]{0,4}") {
+            let mut line = line();
+            let at = at.index(line.len());
+            line.replace_range(at..(at + length).min(line.len()), &with);
+            let _ = normalise(&line, &Rules::default());
+        }
+    }
+}

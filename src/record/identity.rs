@@ -150,3 +150,188 @@ pub fn dedupe_key(identity: &Identity<'_>) -> String {
         Identity::Content(digest) => format!("sha256:{}", hex::encode(digest)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Rules, normalise};
+    use super::*;
+
+    fn key() -> IdentityKey {
+        IdentityKey::of_archive(Uuid::from_u128(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef))
+    }
+
+    fn fields() -> CoreFields<'static> {
+        CoreFields {
+            emit_time: Some(1_793_754_123),
+            operation_canonical: Some("UpdateNamespace"),
+            outcome: "success",
+            principal_type: Some("user"),
+            principal_id: None,
+            principal_name: Some("alice@example.com"),
+            principal_api_key_id: None,
+            async_operation_id: None,
+            client_ip: Some("192.0.2.1"),
+            details: Some(r#"{"a":[1,2.50,-3e-2,"é"],"b":{"c":null,"d":true},"e":false}"#),
+            details_source: DetailsSource::RawDetails,
+        }
+    }
+
+    fn details(text: &str) -> u64 {
+        key().core(&CoreFields { details: Some(text), ..fields() }).details
+    }
+
+    #[test]
+    fn what_is_stored_is_computed_as_it_always_was() {
+        // These values stand in archives; they were computed by another program, from the documentation above.
+        // If this test fails, the code is wrong, not the test.
+        let core = key().core(&fields());
+        assert_eq!((core.base, core.details), (BASE, DETAILS));
+        assert_eq!(hex::encode(key().0), KEY);
+        assert_eq!(hex::encode(content_key(r#"{ "b": 1.0, "a": "\u00e9" }"#)), CONTENT);
+    }
+
+    const KEY: &str = "d9d8624bd9ed220d5495eeb240944f2f";
+    const BASE: u64 = 0xe95e_6532_bec3_3ef4;
+    const DETAILS: u64 = 0xf404_ce9a_8a70_6887;
+    const CONTENT: &str = "aa58fba8483623bed37c1b02edfccbdd9a53123837c20bfa4cb4049993a2872e";
+
+    #[test]
+    fn details_are_the_same_however_they_are_written() {
+        for (left, right) in [
+            (r#"{"a":1,"b":2}"#, "{ \"b\" : 2,\n\"a\" : 1 }"),
+            (r#"{"a":[3,30,0.5]}"#, r#"{"a":[3.0,3e1,5E-1]}"#),
+            ("[0]", "[-0.0e7]"),
+            ("[1200]", "[0.12e+4]"),
+            (r#"{"a":"é/"}"#, r#"{"\u0061":"\u00e9\/"}"#),
+            (r#"{"a":1,"a":2}"#, r#"{"a":2}"#),
+            ("[12345678901234567890123]", "[1.2345678901234567890123e22]"),
+        ] {
+            assert_eq!(details(left), details(right), "{left} {right}");
+        }
+    }
+
+    #[test]
+    fn details_that_say_something_else_are_told_apart() {
+        let texts = [
+            "{}",
+            "[]",
+            "null",
+            "true",
+            "false",
+            "0",
+            "\"\"",
+            "\"0\"",
+            "\"d0\"",
+            "[[]]",
+            "[{}]",
+            "[null]",
+            "[1,2]",
+            "[2,1]",
+            "[12]",
+            "1",
+            "-1",
+            "10",
+            "0.1",
+            "1e-7",
+            "1.0000000000000001",
+            "\"null\"",
+            r#"{"a":1}"#,
+            r#"{"a":"1"}"#,
+            r#"{"b":1}"#,
+            r#"{"a":{"b":1}}"#,
+            r#"{"a":1,"b":2}"#,
+            r#"{"a":2,"b":1}"#,
+            r#"{"ab":""}"#,
+            r#"{"a":"b"}"#,
+            r#"{"a":null}"#,
+            "not json",
+            "[1e999999999999999999999]",
+            "[1e-999999999999999999999]",
+        ];
+        let hashes: std::collections::HashSet<_> = texts.iter().map(|text| details(text)).collect();
+        assert_eq!(hashes.len(), texts.len());
+    }
+
+    #[test]
+    fn every_field_of_the_core_counts_and_none_is_taken_for_its_neighbour() {
+        let base = |fields: CoreFields<'_>| key().core(&fields).base;
+        let empty = CoreFields {
+            emit_time: None,
+            operation_canonical: None,
+            principal_type: None,
+            principal_name: None,
+            client_ip: None,
+            ..fields()
+        };
+        let x = Some("x");
+        let hashes: std::collections::HashSet<_> = [
+            base(empty),
+            base(CoreFields { emit_time: Some(0), ..empty }),
+            base(CoreFields { operation_canonical: x, ..empty }),
+            base(CoreFields { operation_canonical: Some(""), ..empty }),
+            base(CoreFields { outcome: "failure", ..empty }),
+            base(CoreFields { principal_type: x, ..empty }),
+            base(CoreFields { principal_id: x, ..empty }),
+            base(CoreFields { principal_name: x, ..empty }),
+            base(CoreFields { principal_api_key_id: x, ..empty }),
+            base(CoreFields { async_operation_id: x, ..empty }),
+            base(CoreFields { client_ip: x, ..empty }),
+            base(CoreFields { principal_id: Some("a"), principal_name: Some("bc"), ..empty }),
+            base(CoreFields { principal_id: Some("ab"), principal_name: Some("c"), ..empty }),
+        ]
+        .into();
+        assert_eq!(hashes.len(), 13);
+        assert_eq!(
+            base(CoreFields { details: None, details_source: DetailsSource::None, ..empty }),
+            base(empty),
+            "details have their own hash"
+        );
+        assert_ne!(IdentityKey::of_archive(Uuid::nil()).core(&empty).base, base(empty), "another archive, another key");
+    }
+
+    fn core_of(json: &str) -> Core {
+        key().core_of(&normalise(json, &Rules::default()).unwrap())
+    }
+
+    #[test]
+    fn copies_of_an_event_in_other_shapes_have_equal_cores() {
+        let old = core_of(
+            r#"{"log_id":"x","emit_time":"2026-11-04T01:02:03.1Z","operation":"DeleteUserAPI","user_email":"a@b","level":"INFO","details":{"x":1}}"#,
+        );
+        let new = core_of(
+            r#"{"logId":"x","emitTime":{"seconds":1793754123},"operation":"DeleteUser","principal":{"type":"user","name":"a@b"},"status":"OK","rawDetails":{"y":1}}"#,
+        );
+        assert!(old.same_event(&new), "details of different sources do not count");
+        let changed = core_of(
+            r#"{"logId":"x","emitTime":{"seconds":1793754123},"operation":"DeleteUser","principal":{"type":"user","name":"a@b"},"status":"OK","rawDetails":{"y":2}}"#,
+        );
+        assert!(!changed.same_event(&new));
+        assert!(
+            !core_of(r#"{"log_id":"x","emit_time":"2026-11-04T01:02:04Z","operation":"DeleteUser"}"#).same_event(&new)
+        );
+    }
+
+    #[test]
+    fn times_before_1970_are_rounded_down_to_the_second() {
+        let seconds = |time: &str| {
+            CoreFields::of(&normalise(&format!("{{\"emit_time\":\"{time}\"}}"), &Rules::default()).unwrap()).emit_time
+        };
+        assert_eq!(seconds("1969-12-31T23:59:59.5Z"), Some(-1));
+        assert_eq!(seconds("1969-12-31T23:59:59Z"), Some(-1));
+        assert_eq!(seconds("1970-01-01T00:00:00.9Z"), Some(0));
+    }
+
+    #[test]
+    fn a_record_without_log_id_is_known_by_its_content() {
+        let of = |json: &str| dedupe_key(&identity_of(&normalise(json, &Rules::default()).unwrap()));
+        assert_eq!(of(r#"{"log_id":"a#b","version":-1}"#), "a#b#-1");
+        assert_eq!(of(r#"{"status":"OK","version":1}"#), of("{\"version\": 1e0,\n\"status\":\"\\u004fK\"}"));
+        assert_ne!(of(r#"{"status":"OK","version":1}"#), of(r#"{"status":"OK","version":2}"#));
+        assert_eq!(
+            of(r#"{"status":"OK","x":1e999}"#),
+            of(r#"{"status":"OK","x":1e999}"#),
+            "what has no canonical form is hashed as it is"
+        );
+        assert!(!format!("{:?}", key()).contains("17"), "the key is not printed");
+    }
+}
