@@ -1,6 +1,9 @@
 //! `details`: one line of JSON out of whatever `raw_details` came as (N8).
 
 use std::borrow::Cow;
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
 
 use super::fields::{last_of_each, note_repeats_of};
 use super::notes::{Note, Notes};
@@ -121,12 +124,21 @@ pub(super) fn push_key(out: &mut String, place: usize, key: &str) {
 /// A string `namespace` at the top of details.
 pub(super) fn namespace(details: &str, repeats: bool) -> Option<Cow<'_, str>> {
     // Where no key comes twice none is spelled with escapes either.
-    if !repeats && memchr::memmem::find(details.as_bytes(), b"\"namespace\"").is_none() {
+    if !repeats && !mentions_namespace(details) {
         return None;
     }
-    let members = scan::members_of(details)?;
-    let value = members.iter().rev().find(|member| member.name() == "namespace")?.value;
-    scan::string_of(value).filter(|namespace| !namespace.is_empty())
+    let mut found = None;
+    scan::each_member_of(details, |member| {
+        if member.name() == "namespace" {
+            found = Some(member.value);
+        }
+    });
+    scan::string_of(found?).filter(|namespace| !namespace.is_empty())
+}
+
+fn mentions_namespace(details: &str) -> bool {
+    static KEY: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\"namespace\""));
+    KEY.find(details.as_bytes()).is_some()
 }
 
 /// The plain JSON of a protobuf Struct in message form: exactly `{"fields": …}`, a map of Values or a list of

@@ -227,17 +227,15 @@ impl<'a> PrincipalFields<'a> {
     /// `None` where the value is no object. Other keys, N9's among them, say nothing.
     pub(super) fn of(value: &'a str) -> Option<Self> {
         let mut fields = Self::default();
-        for member in scan::members_of(value)? {
-            match &*member.name() {
-                "type" => fields.kind.set(false, member.value),
-                "id" => fields.id.set(false, member.value),
-                "name" => fields.name.set(false, member.value),
-                "api_key_id" => fields.api_key_id.set(false, member.value),
-                "apiKeyId" => fields.api_key_id.set(true, member.value),
-                _ => {}
-            }
-        }
-        Some(fields)
+        let is_object = scan::each_member_of(value, |member| match &*member.name() {
+            "type" => fields.kind.set(false, member.value),
+            "id" => fields.id.set(false, member.value),
+            "name" => fields.name.set(false, member.value),
+            "api_key_id" => fields.api_key_id.set(false, member.value),
+            "apiKeyId" => fields.api_key_id.set(true, member.value),
+            _ => {}
+        });
+        is_object.then_some(fields)
     }
 
     /// Whether it says anything (N1).

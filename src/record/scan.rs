@@ -55,7 +55,7 @@ fn next(text: &[u8], at: usize) -> Result<(usize, u8), Stop> {
 
 /// The end of the value that begins at `start`.
 pub(super) fn value(text: &[u8], start: usize) -> Result<usize, Stop> {
-    value_in(text, start, &mut Nest::new())
+    value_in(text, start, &mut Nest::<()>::default())
 }
 
 /// The members of an object.
@@ -69,13 +69,26 @@ pub(super) struct Members<'a> {
 
 /// The members of the object that begins at `start`, and its end.
 pub(super) fn object<'a>(text: &'a str, start: usize, members: &mut Members<'a>) -> Result<usize, Stop> {
-    let bytes = text.as_bytes();
     members.list.clear();
-    members.may_repeat = false;
+    // A record has about ten.
+    members.list.reserve(16);
+    let mut nest = Nest::<Keys>::default();
+    let end = each_member(text, start, &mut nest, |member| members.list.push(member))?;
+    members.may_repeat = nest.keys.repeated;
+    Ok(end)
+}
+
+/// Hands over the members of the object that begins at `start`; its end.
+fn each_member<'a, K: KeyLog>(
+    text: &'a str,
+    start: usize,
+    nest: &mut Nest<K>,
+    mut take: impl FnMut(Member<'a>),
+) -> Result<usize, Stop> {
+    let bytes = text.as_bytes();
     if bytes.get(start) != Some(&b'{') {
         return Err(Stop::Invalid);
     }
-    let mut nest = Nest::new();
     nest.open(true)?;
     let (mut at, byte) = next(bytes, start + 1)?;
     if byte == b'}' {
@@ -83,21 +96,18 @@ pub(super) fn object<'a>(text: &'a str, start: usize, members: &mut Members<'a>)
     }
     loop {
         let (key_end, value_start) = nest.key(bytes, at)?;
-        let value_end = value_in(bytes, value_start, &mut nest)?;
-        members.list.push(Member { key: &text[at + 1..key_end - 1], value: &text[value_start..value_end] });
+        let value_end = value_in(bytes, value_start, nest)?;
+        take(Member { key: &text[at + 1..key_end - 1], value: &text[value_start..value_end] });
         match next(bytes, value_end)? {
             (comma, b',') => at = next(bytes, comma + 1)?.0,
-            (end, b'}') => {
-                members.may_repeat = nest.keys.repeated;
-                return Ok(end + 1);
-            }
+            (end, b'}') => return Ok(end + 1),
             _ => return Err(Stop::Invalid),
         }
     }
 }
 
 /// The end of a value inside of the containers that `nest` has open.
-fn value_in(text: &[u8], start: usize, nest: &mut Nest) -> Result<usize, Stop> {
+fn value_in<K: KeyLog>(text: &[u8], start: usize, nest: &mut Nest<K>) -> Result<usize, Stop> {
     let base = nest.depth;
     let mut at = start;
     loop {
@@ -134,22 +144,19 @@ fn value_in(text: &[u8], start: usize, nest: &mut Nest) -> Result<usize, Stop> {
 }
 
 /// Which containers are open: one bit a level, set for objects.
-struct Nest {
+#[derive(Default)]
+struct Nest<K> {
     objects: u128,
     depth: u32,
-    keys: Keys,
+    keys: K,
 }
 
-impl Nest {
-    fn new() -> Self {
-        Self { objects: 0, depth: 0, keys: Keys::new() }
-    }
-
+impl<K: KeyLog> Nest<K> {
     fn open(&mut self, object: bool) -> Result<(), Stop> {
         if self.depth == MAX_DEPTH {
             return Err(Stop::Invalid);
         }
-        self.keys.starts[self.depth as usize] = self.keys.count as u8;
+        self.keys.open(self.depth);
         self.depth += 1;
         self.objects = (self.objects << 1) | u128::from(object);
         Ok(())
@@ -158,7 +165,7 @@ impl Nest {
     fn close(&mut self) {
         self.depth -= 1;
         self.objects >>= 1;
-        self.keys.count = self.keys.starts[self.depth as usize].into();
+        self.keys.close(self.depth);
     }
 
     /// The end of the key at `at`, and where its value begins.
@@ -190,7 +197,24 @@ impl Nest {
     }
 }
 
-/// Hashes of the keys of the objects that are open, to notice a key that comes twice (N13).
+/// What is kept of the keys of the objects that are open.
+trait KeyLog: Default {
+    /// A container is opened below so many others.
+    fn open(&mut self, depth: u32);
+    /// And closed.
+    fn close(&mut self, depth: u32);
+    /// A key of the innermost of so many.
+    fn add(&mut self, depth: u32, key: &[u8]);
+}
+
+/// Nothing.
+impl KeyLog for () {
+    fn open(&mut self, _: u32) {}
+    fn close(&mut self, _: u32) {}
+    fn add(&mut self, _: u32, _: &[u8]) {}
+}
+
+/// Their hashes, to notice a key that comes twice (N13).
 struct Keys {
     hashes: [u32; Keys::MOST],
     count: usize,
@@ -199,19 +223,30 @@ struct Keys {
     repeated: bool,
 }
 
-impl Keys {
-    /// More keys than this, and the question is left to the exact search.
-    const MOST: usize = 64;
-
-    fn new() -> Self {
+impl Default for Keys {
+    fn default() -> Self {
         Self { hashes: [0; Self::MOST], count: 0, starts: [0; MAX_DEPTH as usize], repeated: false }
+    }
+}
+
+impl KeyLog for Keys {
+    fn open(&mut self, depth: u32) {
+        self.starts[depth as usize] = self.count as u8;
+    }
+
+    fn close(&mut self, depth: u32) {
+        self.count = self.starts[depth as usize].into();
     }
 
     fn add(&mut self, depth: u32, key: &[u8]) {
         let start = usize::from(self.starts[depth as usize - 1]);
+        let hash = key_hash(key);
         // An escape can spell a key in another way: the exact search knows.
-        let hash = Self::hash(key);
-        self.repeated |= self.hashes[start..self.count].contains(&hash) || key.contains(&b'\\');
+        let mut repeated = key.iter().fold(false, |found, byte| found | (*byte == b'\\'));
+        for known in &self.hashes[start..self.count] {
+            repeated |= *known == hash;
+        }
+        self.repeated |= repeated;
         match self.hashes.get_mut(self.count) {
             Some(slot) => {
                 *slot = hash;
@@ -220,17 +255,24 @@ impl Keys {
             None => self.repeated = true,
         }
     }
+}
 
-    fn hash(key: &[u8]) -> u32 {
-        const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
-        let word = match (key.first_chunk::<8>(), key.last_chunk::<8>()) {
-            (Some(first), Some(last)) => {
-                u64::from_le_bytes(*first).wrapping_mul(ODD).rotate_left(29) ^ u64::from_le_bytes(*last)
-            }
-            _ => key.iter().fold(0, |word, byte| word << 8 | u64::from(*byte)),
-        };
-        ((word ^ key.len() as u64).wrapping_mul(ODD) >> 32) as u32
-    }
+impl Keys {
+    /// More keys than this, and the question is left to the exact search.
+    const MOST: usize = 64;
+}
+
+/// Tells most keys apart, and costs little: length, first and last bytes.
+pub(super) fn key_hash(key: &[u8]) -> u32 {
+    const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
+    let (first, last) = if let (Some(first), Some(last)) = (key.first_chunk::<8>(), key.last_chunk::<8>()) {
+        (u64::from_le_bytes(*first), u64::from_le_bytes(*last))
+    } else if let (Some(first), Some(last)) = (key.first_chunk::<4>(), key.last_chunk::<4>()) {
+        (u32::from_le_bytes(*first).into(), u32::from_le_bytes(*last).into())
+    } else {
+        (key.iter().fold(0, |word, byte| word << 8 | u64::from(*byte)), 0)
+    };
+    ((first.wrapping_mul(ODD).rotate_left(29) ^ last ^ key.len() as u64).wrapping_mul(ODD) >> 32) as u32
 }
 
 /// The end of the key whose quote is at `at`, and where its value begins.
@@ -246,7 +288,7 @@ pub(super) fn key(text: &[u8], at: usize) -> Result<(usize, usize), Stop> {
 }
 
 /// The end of the string whose opening quote is at `at`.
-fn string(text: &[u8], at: usize) -> Result<usize, Stop> {
+pub(super) fn string(text: &[u8], at: usize) -> Result<usize, Stop> {
     let mut at = at + 1;
     loop {
         at += plain(&text[at..]);
@@ -401,8 +443,13 @@ pub(super) fn elements_of(array: &str) -> Option<Vec<&str>> {
 
 /// The members of a valid JSON object; `None` for another kind of value.
 pub(super) fn members_of(object_text: &str) -> Option<Vec<Member<'_>>> {
-    let mut members = Members::default();
-    (object(object_text, 0, &mut members).ok()? == object_text.len()).then_some(members.list)
+    let mut members = Vec::new();
+    each_member_of(object_text, |member| members.push(member)).then_some(members)
+}
+
+/// Hands over the members of a valid JSON object; `false` for another kind of value.
+pub(super) fn each_member_of<'a>(object_text: &'a str, take: impl FnMut(Member<'a>)) -> bool {
+    each_member(object_text, 0, &mut Nest::<()>::default(), take) == Ok(object_text.len())
 }
 
 /// Whether `text` is exactly one JSON value with no space around it.
