@@ -60,6 +60,7 @@ fn note_repeats_in(text: &str, notes: &mut Notes) -> bool {
 }
 
 /// JSON without line breaks, and without keys that come again in their object: as it is where it can be.
+#[inline]
 pub(super) fn one_line(json: &str, repeats: bool) -> Cow<'_, str> {
     if repeats {
         let mut out = String::with_capacity(json.len());
@@ -114,6 +115,7 @@ fn keep_last(json: &str, out: &mut String) {
 }
 
 /// Writes the key of an object's member, with the comma that separates it from the one before.
+#[inline]
 pub(super) fn push_key(out: &mut String, place: usize, key: &str) {
     if place > 0 {
         out.push(',');
@@ -122,6 +124,7 @@ pub(super) fn push_key(out: &mut String, place: usize, key: &str) {
 }
 
 /// A string `namespace` at the top of details.
+#[inline]
 pub(super) fn namespace(details: &str, repeats: bool) -> Option<Cow<'_, str>> {
     // Where no key comes twice none is spelled with escapes either.
     if !repeats && !mentions_namespace(details) {
@@ -157,7 +160,7 @@ fn only_member<'a>(json: &'a str, name: &str) -> Option<&'a str> {
     }
     let first = scan::skip_blank(json.as_bytes(), 1);
     // Nearly every object that is no Struct ends the search here.
-    if !json[first..].strip_prefix('"')?.starts_with(name) {
+    if json.as_bytes().get(first + 1) != name.as_bytes().first() {
         return None;
     }
     match scan::members_of(json)?.as_slice() {

@@ -26,6 +26,7 @@ pub(super) struct Member<'a> {
 
 impl<'a> Member<'a> {
     /// The key without escapes.
+    #[inline]
     pub(super) fn name(&self) -> Cow<'a, str> {
         unescape(self.key)
     }
@@ -35,11 +36,13 @@ impl<'a> Member<'a> {
 const MAX_DEPTH: u32 = 127;
 
 /// The white space of JSON.
+#[inline]
 pub(super) fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\n' | b'\r' | b'\t')
 }
 
 /// The first place from `at` on that is no white space.
+#[inline]
 pub(super) fn skip_blank(text: &[u8], mut at: usize) -> usize {
     while text.get(at).is_some_and(|byte| is_blank(*byte)) {
         at += 1;
@@ -48,6 +51,7 @@ pub(super) fn skip_blank(text: &[u8], mut at: usize) -> usize {
 }
 
 /// What stands at `at`, white space passed over.
+#[inline]
 fn next(text: &[u8], at: usize) -> Result<(usize, u8), Stop> {
     let at = skip_blank(text, at);
     text.get(at).map(|byte| (at, *byte)).ok_or(Stop::Incomplete)
@@ -79,6 +83,7 @@ pub(super) fn object<'a>(text: &'a str, start: usize, members: &mut Members<'a>)
 }
 
 /// Hands over the members of the object that begins at `start`; its end.
+#[inline]
 fn each_member<'a, K: KeyLog>(
     text: &'a str,
     start: usize,
@@ -107,6 +112,7 @@ fn each_member<'a, K: KeyLog>(
 }
 
 /// The end of a value inside of the containers that `nest` has open.
+#[inline]
 fn value_in<K: KeyLog>(text: &[u8], start: usize, nest: &mut Nest<K>) -> Result<usize, Stop> {
     let base = nest.depth;
     let mut at = start;
@@ -152,6 +158,7 @@ struct Nest<K> {
 }
 
 impl<K: KeyLog> Nest<K> {
+    #[inline]
     fn open(&mut self, object: bool) -> Result<(), Stop> {
         if self.depth == MAX_DEPTH {
             return Err(Stop::Invalid);
@@ -162,6 +169,7 @@ impl<K: KeyLog> Nest<K> {
         Ok(())
     }
 
+    #[inline]
     fn close(&mut self) {
         self.depth -= 1;
         self.objects >>= 1;
@@ -169,6 +177,7 @@ impl<K: KeyLog> Nest<K> {
     }
 
     /// The end of the key at `at`, and where its value begins.
+    #[inline]
     fn key(&mut self, text: &[u8], at: usize) -> Result<(usize, usize), Stop> {
         let (end, value) = key(text, at)?;
         self.keys.add(self.depth, &text[at + 1..end - 1]);
@@ -176,6 +185,7 @@ impl<K: KeyLog> Nest<K> {
     }
 
     /// From behind a value to the next value's first byte, or (`true`) to the end of the outermost one.
+    #[inline]
     fn after_value(&mut self, text: &[u8], mut at: usize, base: u32) -> Result<(usize, bool), Stop> {
         loop {
             if self.depth == base {
@@ -209,8 +219,11 @@ trait KeyLog: Default {
 
 /// Nothing.
 impl KeyLog for () {
+    #[inline]
     fn open(&mut self, _: u32) {}
+    #[inline]
     fn close(&mut self, _: u32) {}
+    #[inline]
     fn add(&mut self, _: u32, _: &[u8]) {}
 }
 
@@ -230,19 +243,22 @@ impl Default for Keys {
 }
 
 impl KeyLog for Keys {
+    #[inline]
     fn open(&mut self, depth: u32) {
         self.starts[depth as usize] = self.count as u8;
     }
 
+    #[inline]
     fn close(&mut self, depth: u32) {
         self.count = self.starts[depth as usize].into();
     }
 
+    #[inline]
     fn add(&mut self, depth: u32, key: &[u8]) {
         let start = usize::from(self.starts[depth as usize - 1]);
         let hash = key_hash(key);
         // An escape can spell a key in another way: the exact search knows.
-        let mut repeated = key.iter().fold(false, |found, byte| found | (*byte == b'\\'));
+        let mut repeated = key.iter().any(|byte| *byte == b'\\');
         for known in &self.hashes[start..self.count] {
             repeated |= *known == hash;
         }
@@ -263,6 +279,7 @@ impl Keys {
 }
 
 /// Tells most keys apart, and costs little: length, first and last bytes.
+#[inline]
 pub(super) fn key_hash(key: &[u8]) -> u32 {
     const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
     let (first, last) = if let (Some(first), Some(last)) = (key.first_chunk::<8>(), key.last_chunk::<8>()) {
@@ -276,6 +293,7 @@ pub(super) fn key_hash(key: &[u8]) -> u32 {
 }
 
 /// The end of the key whose quote is at `at`, and where its value begins.
+#[inline]
 pub(super) fn key(text: &[u8], at: usize) -> Result<(usize, usize), Stop> {
     if text[at] != b'"' {
         return Err(Stop::Invalid);
@@ -288,6 +306,7 @@ pub(super) fn key(text: &[u8], at: usize) -> Result<(usize, usize), Stop> {
 }
 
 /// The end of the string whose opening quote is at `at`.
+#[inline]
 pub(super) fn string(text: &[u8], at: usize) -> Result<usize, Stop> {
     let mut at = at + 1;
     loop {
@@ -303,6 +322,7 @@ pub(super) fn string(text: &[u8], at: usize) -> Result<usize, Stop> {
 
 /// How many bytes stand before the first quote, backslash or control character: eight at a time, since most strings
 /// of a record are shorter than a call of `memchr` is worth.
+#[inline]
 fn plain(text: &[u8]) -> usize {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const HIGH: u64 = 0x8080_8080_8080_8080;
@@ -359,6 +379,7 @@ fn hex4(text: &[u8], at: usize) -> Result<u32, Stop> {
 }
 
 /// The end of the literal or number at `at`.
+#[inline]
 fn scalar(text: &[u8], at: usize) -> Result<usize, Stop> {
     match text[at] {
         b't' => literal(text, at, b"true"),
@@ -369,6 +390,7 @@ fn scalar(text: &[u8], at: usize) -> Result<usize, Stop> {
     }
 }
 
+#[inline]
 fn literal(text: &[u8], at: usize, word: &[u8]) -> Result<usize, Stop> {
     let rest = &text[at..];
     if rest.starts_with(word) {
@@ -380,6 +402,7 @@ fn literal(text: &[u8], at: usize, word: &[u8]) -> Result<usize, Stop> {
     }
 }
 
+#[inline]
 fn number(text: &[u8], at: usize) -> Result<usize, Stop> {
     let mut at = at + usize::from(text[at] == b'-');
     at = match text.get(at) {
@@ -398,6 +421,7 @@ fn number(text: &[u8], at: usize) -> Result<usize, Stop> {
 }
 
 /// The end of one or more digits.
+#[inline]
 fn digits(text: &[u8], at: usize) -> Result<usize, Stop> {
     let rest = text.get(at..).unwrap_or_default();
     match rest.iter().take_while(|byte| byte.is_ascii_digit()).count() {
@@ -408,6 +432,7 @@ fn digits(text: &[u8], at: usize) -> Result<usize, Stop> {
 }
 
 /// The characters that a string's inside spells; borrowed where there are no escapes.
+#[inline]
 pub(super) fn unescape(inside: &str) -> Cow<'_, str> {
     if memchr::memchr(b'\\', inside.as_bytes()).is_none() {
         return Cow::Borrowed(inside);
@@ -417,9 +442,13 @@ pub(super) fn unescape(inside: &str) -> Cow<'_, str> {
 }
 
 /// The characters of a JSON string; `None` for another kind of value.
+#[inline]
 pub(super) fn string_of(value: &str) -> Option<Cow<'_, str>> {
-    let inside = value.strip_prefix('"')?.strip_suffix('"')?;
-    Some(unescape(inside))
+    // Bytes: `strip_prefix` is a call of `memcmp`.
+    match value.as_bytes() {
+        [b'"', .., b'"'] => Some(unescape(&value[1..value.len() - 1])),
+        _ => None,
+    }
 }
 
 /// The elements of a valid JSON array; `None` for another kind of value.
@@ -448,6 +477,7 @@ pub(super) fn members_of(object_text: &str) -> Option<Vec<Member<'_>>> {
 }
 
 /// Hands over the members of a valid JSON object; `false` for another kind of value.
+#[inline]
 pub(super) fn each_member_of<'a>(object_text: &'a str, take: impl FnMut(Member<'a>)) -> bool {
     each_member(object_text, 0, &mut Nest::<()>::default(), take) == Ok(object_text.len())
 }
