@@ -258,7 +258,7 @@ impl KeyLog for Keys {
         let start = usize::from(self.starts[depth as usize - 1]);
         let hash = key_hash(key);
         // An escape can spell a key in another way: the exact search knows.
-        let mut repeated = key.iter().any(|byte| *byte == b'\\');
+        let mut repeated = memchr::memchr(b'\\', key).is_some();
         for known in &self.hashes[start..self.count] {
             repeated |= *known == hash;
         }
