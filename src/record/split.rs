@@ -246,7 +246,7 @@ mod tests {
             "{}[{\"a\":oops}\n{\"b\":2},{\"c\":3}]\n",
             "{} ** [[{\"a\":oops}\n{\"b\":2},{\"c\":3}]\n",
         ] {
-            for chunk in 1..file.len() + 1 {
+            for chunk in 1..=file.len() {
                 assert_eq!(seen_by_units(file.as_bytes(), chunk), seen(file.as_bytes()), "{file}");
             }
         }
