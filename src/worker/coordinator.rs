@@ -12,6 +12,7 @@ use super::{Settings, ShardError, ShardFailure, Shutdown, Totals};
 use crate::app::Ports;
 use crate::archive::chain::{self, ChainError};
 use crate::lease::{Lease, LeaseError, LeaseRow};
+use crate::ops::retry::retry;
 use crate::source::{Shard, ShardId, SourceError, Until};
 
 /// The longest pause before a shard that stopped with an error is started again.
@@ -209,7 +210,9 @@ impl Worker {
         let (ports, settings) = (self.ports.clone(), self.settings.clone());
         let (shutdown, totals) = (self.shutdown.clone(), self.totals.clone());
         let task = self.tasks.spawn(async move {
-            let lease = Lease::take(ports.leases.clone(), row, &settings.worker).await?;
+            let take = || Lease::take(ports.leases.clone(), row.clone(), &settings.worker);
+            let taken = retry(settings.retry, ports.clock.as_ref(), &shutdown.abort, LeaseError::may_pass, take);
+            let lease = taken.await?;
             ShardTask { ports, settings, shutdown, totals, lease, until }.run().await
         });
         self.running.insert(task.id(), shard.clone());

@@ -15,6 +15,7 @@ use crate::dedupe::ClaimError;
 use crate::encode::EncodeError;
 use crate::lease::{Gap, Lease, LeaseError, Pending};
 use crate::ops::failpoint;
+use crate::ops::retry::retry;
 use crate::record::{Decoded, Unpacked, decode, unpack};
 use crate::source::{Next, Page, Payload, Reading, ShardId, ShardReader, SourceError, Until};
 
@@ -88,11 +89,17 @@ impl ShardTask {
             () = self.shutdown.abort.clone().cancelled_owned() => Ok(Outcome::Stopped),
             outcome = self.work() => outcome,
         };
-        match (outcome, self.lease.release().await) {
+        match (outcome, self.release().await) {
             // Whoever took the lease away has it now, and the reason is in the first error.
             (Err(error), _) => Err(error),
             (Ok(outcome), released) => released.map(|()| outcome).map_err(ShardError::from),
         }
+    }
+
+    async fn release(&mut self) -> Result<(), LeaseError> {
+        let (policy, clock, abort) = (self.settings.retry, self.ports.clock.as_ref(), &self.shutdown.abort);
+        let lease = tokio::sync::Mutex::new(&mut self.lease);
+        retry(policy, clock, abort, LeaseError::may_pass, || async { lease.lock().await.release().await }).await
     }
 
     async fn work(&mut self) -> Result<Outcome, ShardError> {

@@ -231,26 +231,32 @@ impl Cursor {
         while !self.buffer.is_empty() {
             match split(&self.buffer, self.is_final || self.all_is_buffered()) {
                 Split::Blank { len } => self.skip(len),
-                Split::Unit { skip, len } => {
+                Split::Unit { skip, len } if len as u64 <= self.options.max_payload_bytes => {
                     self.skip(skip);
                     let position = Position::new(self.offset);
                     let data = self.buffer.split_to(len).freeze();
                     self.offset += len as u64;
                     return self.checked(Payload { position, arrival: self.arrival, data }).map(Some);
                 }
+                Split::Unit { skip, .. } => return Err(self.too_large(skip)),
                 Split::NeedMore if self.buffer.len() as u64 > self.options.max_payload_bytes => {
-                    let blank = self.buffer.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
-                    let reason = format!(
-                        "the value at byte {} is larger than limits.max_payload_bytes ({}); raise it to read this file",
-                        self.offset + blank as u64,
-                        bytesize::ByteSize(self.options.max_payload_bytes)
-                    );
-                    return Err(stopped(&self.shard, reason));
+                    return Err(self.too_large(0));
                 }
                 Split::NeedMore => return Ok(None),
             }
         }
         Ok(None)
+    }
+
+    /// The value behind `skip` bytes can't be held.
+    fn too_large(&self, skip: usize) -> SourceError {
+        let blank = self.buffer[skip..].iter().take_while(|byte| byte.is_ascii_whitespace()).count();
+        let reason = format!(
+            "the value at byte {} is larger than limits.max_payload_bytes ({}); raise it to read this file",
+            self.offset + (skip + blank) as u64,
+            bytesize::ByteSize(self.options.max_payload_bytes)
+        );
+        stopped(&self.shard, reason)
     }
 
     /// A batch that is read again must end in the payload that it ended in.
