@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::commit::{Commit, CommitError};
 use super::open_batch::{OpenBatch, claims};
@@ -79,6 +80,33 @@ pub(super) struct ShardTask {
     pub(super) totals: Arc<Totals>,
     pub(super) lease: Lease,
     pub(super) until: Until,
+    pub(super) turn: Turn,
+}
+
+/// A shard's turn among those that are read at the same time. It is given up while the shard has nothing to do, so that
+/// any number of shards can be followed with the memory of a few.
+pub(super) struct Turn {
+    turns: Arc<Semaphore>,
+    held: Option<OwnedSemaphorePermit>,
+}
+
+impl Turn {
+    /// Waits for a turn.
+    pub(super) async fn first(turns: Arc<Semaphore>) -> Self {
+        let mut turn = Self { turns, held: None };
+        turn.take().await;
+        turn
+    }
+
+    async fn take(&mut self) {
+        if self.held.is_none() {
+            self.held = self.turns.clone().acquire_owned().await.ok();
+        }
+    }
+
+    fn give_up(&mut self) {
+        self.held = None;
+    }
 }
 
 impl ShardTask {
@@ -147,7 +175,15 @@ impl ShardTask {
         let mut idle = false;
         loop {
             let window = open.as_ref().map(|batch| batch.window);
-            match self.wait(reader.as_mut(), window, idle).await? {
+            let wake = match self.wait(reader.as_mut(), window, idle).await {
+                Ok(wake) => wake,
+                Err(error) => {
+                    // What was read before the fault has claimed its identities: archived, it holds up no copy of it.
+                    self.close(open, CutReason::Stop).await?;
+                    return Err(error.into());
+                }
+            };
+            match wake {
                 Wake::Page(page) => {
                     self.account(&page);
                     if let Some(gap) = &page.gap {
@@ -174,26 +210,30 @@ impl ShardTask {
 
     /// The next page, or that the clock has closed the window, or that the worker stops. A shard that is caught up is
     /// asked again after a pause; only then does the clock close its window: before, there may be more of it to read.
-    async fn wait(&self, reader: &mut dyn ShardReader, open: Option<Window>, idle: bool) -> Result<Wake, SourceError> {
-        let clock = &self.ports.clock;
+    async fn wait(
+        &mut self,
+        reader: &mut dyn ShardReader,
+        open: Option<Window>,
+        idle: bool,
+    ) -> Result<Wake, SourceError> {
+        let clock = self.ports.clock.clone();
         let closes_in = open.map(|window| self.settings.limits.closes_in(window, clock.now()));
         if idle && closes_in == Some(Duration::ZERO) {
+            self.turn.take().await;
             return Ok(Wake::WindowOver);
         }
-        let pause = if idle {
-            closes_in.map_or(self.settings.poll, |left| left.min(self.settings.poll))
-        } else {
-            Duration::ZERO
-        };
+        let graceful = self.shutdown.graceful.clone();
         let next = async {
-            if !pause.is_zero() {
-                clock.sleep(pause).await;
+            if idle {
+                self.turn.give_up();
+                clock.sleep(closes_in.map_or(self.settings.poll, |left| left.min(self.settings.poll))).await;
+                self.turn.take().await;
             }
             reader.next().await.map(Wake::Page)
         };
         tokio::select! {
             biased;
-            () = self.shutdown.graceful.cancelled() => Ok(Wake::Stop),
+            () = graceful.cancelled() => Ok(Wake::Stop),
             page = next => page,
         }
     }
