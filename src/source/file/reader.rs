@@ -41,7 +41,7 @@ struct File {
 enum State {
     Open(Box<Cursor>),
     Reading(JoinHandle<Read>),
-    Parked(Parked),
+    Parked(Box<Parked>),
     Failed,
 }
 
@@ -91,9 +91,13 @@ impl FileReader {
         spawn_blocking(move || {
             let cursor = match state {
                 State::Open(cursor) => cursor,
-                State::Parked(parked) => match parked.wake(file, now)? {
+                State::Parked(parked) => match parked.wake(file)? {
                     Woken::Changed(cursor) => cursor,
-                    Woken::Same(page, parked) => return Ok((page, State::Parked(parked))),
+                    Woken::Same(parked) => {
+                        let (next, read_through) = (Next::CaughtUp, now);
+                        let page = Page { payloads: Vec::new(), next, read_through, bytes: 0, gap: None };
+                        return Ok((page, State::Parked(parked)));
+                    }
                 },
                 State::Reading(_) | State::Failed => return Err(stopped(&file.shard, "its reader has failed".into())),
             };
@@ -121,18 +125,17 @@ impl ShardReader for FileReader {
 /// What became of a parked file.
 enum Woken {
     Changed(Box<Cursor>),
-    Same(Page, Parked),
+    Same(Box<Parked>),
 }
 
 impl Parked {
-    fn wake(self, file: File, now: Timestamp) -> Result<Woken, SourceError> {
+    fn wake(self: Box<Self>, file: File) -> Result<Woken, SourceError> {
         let metadata = std::fs::metadata(&file.path).map_err(|error| io_error(&file.shard, &error))?;
         // A line that is waited for is looked at again though nothing has changed but the time.
         if Seen::of(&metadata) != self.seen || matches!(self.reading.until, Until::Target(_)) {
             return Ok(Woken::Changed(Box::new(Cursor::open(file, self.reading, Some(self.arrival))?)));
         }
-        let page = Page { payloads: Vec::new(), next: Next::CaughtUp, read_through: now, bytes: 0, gap: None };
-        Ok(Woken::Same(page, self))
+        Ok(Woken::Same(self))
     }
 }
 
@@ -274,7 +277,7 @@ impl Cursor {
         }
         let read_through = if next == Next::More { self.arrival } else { now };
         let page = Page { payloads, next, read_through, bytes, gap: None };
-        let state = if next == Next::CaughtUp { State::Parked(self.park()) } else { State::Open(self) };
+        let state = if next == Next::CaughtUp { State::Parked(Box::new(self.park())) } else { State::Open(self) };
         Ok((page, state))
     }
 
