@@ -28,12 +28,12 @@ fn catch_up_on_a_full_archive_disk_says_so_and_completes_when_there_is_room() {
         assert_eq!(failures.len(), 2, "{summary:#}");
         for failure in failures {
             let error = failure["error"].as_str().unwrap();
-            assert!(error.starts_with("no space left for events/dt=2026-11-0"), "{error}");
+            assert!(error.starts_with("no space left in the archive for events/dt=2026-11-0"), "{error}");
         }
         assert!(done.stderr.contains("\"level\":\"WARN\"") && done.stderr.contains("no space left"), "{}", done.stderr);
         workspace.verify();
         let text = workspace.run(&["catch-up"]).expect(1).stdout;
-        assert!(text.contains("\nfailed: part-0.ndjson: no space left for events/"), "{text}");
+        assert!(text.contains("\nfailed: part-0.ndjson: no space left in the archive for events/"), "{text}");
 
         disk.resize(64_000);
         workspace.catch_up();
@@ -73,7 +73,9 @@ fn run_on_a_full_archive_disk_waits_warns_and_goes_on_by_itself() {
         let disk = SmallDisk::mount(workspace.archive(), 1_000);
 
         let mut process = workspace.start(&["run"]);
-        let warning = |line: &str| line.contains("\"level\":\"WARN\"") && line.contains("no space left for events/");
+        let warning = |line: &str| {
+            line.contains("\"level\":\"WARN\"") && line.contains("no space left in the archive for events/")
+        };
         wait_until("it warns", || process.stderr().lines().filter(|line| warning(line)).count() >= 3);
         assert!(process.runs());
         workspace.verify();
