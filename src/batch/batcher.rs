@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     const LIMITS: Limits =
-        Limits { window: Duration::from_secs(1800), max_records: 10, max_bytes: 1000, max_memory: 5000 };
+        Limits { window: Duration::from_mins(30), max_records: 10, max_bytes: 1000, max_memory: 5000 };
 
     fn at(text: &str) -> Timestamp {
         text.parse().unwrap()
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn the_clock_closes_the_window_of_an_idle_shard_at_its_end() {
-        assert_eq!(LIMITS.closes_in(window(), at("2026-11-21T09:59:00Z")), Duration::from_secs(60));
+        assert_eq!(LIMITS.closes_in(window(), at("2026-11-21T09:59:00Z")), Duration::from_mins(1));
         assert_eq!(LIMITS.closes_in(window(), at("2026-11-21T10:00:00Z")), Duration::ZERO);
         assert_eq!(LIMITS.closes_in(window(), at("2026-11-21T12:00:00Z")), Duration::ZERO);
     }

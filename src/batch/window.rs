@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     fn window(arrival: &str, minutes: u64) -> Window {
-        Window::holding(arrival.parse().unwrap(), Duration::from_secs(60 * minutes))
+        Window::holding(arrival.parse().unwrap(), Duration::from_mins(minutes))
     }
 
     #[test]

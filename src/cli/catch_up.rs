@@ -137,29 +137,24 @@ impl Report {
             ("gaps", thousands(self.tally.gaps)),
             ("seconds", format!("{:.1}", self.seconds)),
         ]);
-        let mut table = output::table(&["", ""], &[1]);
-        table.set_header(Vec::<String>::new());
-        for (name, value) in rows {
-            table.add_row([name.to_owned(), value]);
-        }
-        format!("{}\n{table}{}", self.headline(), self.failed())
+        let width = rows.iter().map(|(_, value)| value.len()).max().unwrap_or(0);
+        let lines = rows.iter().map(|(name, value)| format!("  {name:<20} {value:>width$}"));
+        let failed = self.failures.iter().map(|failure| format!("failed: {}", failure.error_with_shard()));
+        let all: Vec<String> = [self.headline().into()].into_iter().chain(lines).chain(failed).collect();
+        all.join("\n")
     }
 
     fn headline(&self) -> &'static str {
         match () {
-            () if self.stopped => "stopped before the end; run again to go on\n",
-            () if !self.failures.is_empty() => "incomplete: some shards stopped with an error\n",
-            () if self.tally.gaps > 0 => "done, but the source no longer had some of the records\n",
-            () if self.tally.batches == 0 => "nothing new: everything there is has been archived before\n",
+            () if self.stopped => "stopped before the end; run again to go on",
+            () if !self.failures.is_empty() => "incomplete: some shards stopped with an error",
+            () if self.tally.gaps > 0 => "done, but the source no longer had some of the records",
+            () if self.tally.batches == 0 => "nothing new: everything there is has been archived before",
             () if self.tally.counts.archived == 0 => {
                 "nothing new archived: all that was read had been archived before\n"
             }
-            () => "done\n",
+            () => "done",
         }
-    }
-
-    fn failed(&self) -> String {
-        self.failures.iter().map(|failure| format!("\nfailed: {}", failure.error_with_shard())).collect()
     }
 }
 

@@ -62,7 +62,8 @@ pub(super) async fn open(config: &Config) -> Result<Opened, Failure> {
     Ok(Opened { ports, archive_id, _state: state })
 }
 
-fn open_source(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<FileSource>, Failure> {
+/// The source, if there is anything at its path.
+pub(super) fn open_source(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<FileSource>, Failure> {
     let Some(path) = config.source.file.path.clone() else {
         return Err(Failure::configuration(anyhow!("source.file.path is required")));
     };

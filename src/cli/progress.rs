@@ -40,8 +40,8 @@ impl Bar {
         loop {
             clock.sleep(TICK).await;
             let records = totals.records_read.load(Ordering::Relaxed);
-            let seconds = clock.monotonic().saturating_sub(started).as_secs_f64();
-            let pace = thousands((records as f64 / seconds.max(0.001)) as u64);
+            let milliseconds = clock.monotonic().saturating_sub(started).as_millis().max(1) as u64;
+            let pace = thousands(records.saturating_mul(1000) / milliseconds);
             self.show(totals.bytes_read.load(Ordering::Relaxed), of, format!("{pace} records/s"));
         }
     }

@@ -42,7 +42,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         let now = SystemClock::start().now();
         let claims = EmbeddedClaims::open(state.new_claims()?, claim_options(&config), now)?;
         let mut report = |progress: rebuild::Progress| {
-            if progress.objects % 100 == 0 {
+            if progress.objects.is_multiple_of(100) {
                 tracing::info!(objects = progress.objects, claims = progress.records, "reading the archive back");
             }
         };

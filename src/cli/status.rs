@@ -1,18 +1,18 @@
 //! `status`: who reads what, how far they got, and what is under way.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::open::{look_at_leases, read_archive};
+use super::open::{look_at_leases, open_source, read_archive};
 use super::{ConfigFile, Failure, block_on, output};
 use crate::config::Config;
 use crate::lease::{LeaseRow, LeaseStore as _};
 use crate::ops::clock::SystemClock;
-use crate::source::file::{FileOptions, FileSource};
-use crate::source::{Checkpoint, Shard, Source};
+use crate::source::{Checkpoint, ShardId, Source as _};
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -31,7 +31,7 @@ struct ShardStatus {
     state: &'static str,
     owner: Option<String>,
     checkpoint: Checkpoint,
-    /// Bytes that are not archived yet, where the source can tell.
+    /// Bytes that are not archived yet; null where the source can't tell (a compressed file that has been begun).
     lag_bytes: Option<u64>,
     batches: u64,
     /// The batch under way.
@@ -69,36 +69,28 @@ async fn status(config: &Config) -> Result<Status, Failure> {
         Some(leases) => leases.list().await?,
         None => Vec::new(),
     };
+    let mut rows: BTreeMap<ShardId, LeaseRow> = rows.into_iter().map(|row| (row.shard.clone(), row)).collect();
     let archive_id = read_archive(config).await.ok().map(|(_, id)| id.to_string());
-    let shards = listed(config).await?;
-    let known = rows.iter().map(|row| ShardStatus::of(row, shards.iter().find(|shard| shard.id == row.shard)));
-    let mut known: Vec<ShardStatus> = known.collect();
-    let unread = shards.iter().filter(|shard| rows.iter().all(|row| row.shard != shard.id));
-    known.extend(unread.map(|shard| {
-        let row = LeaseRow::new(shard.id.clone(), shard.parents.clone());
-        ShardStatus::of(&row, Some(shard))
-    }));
-    known.sort_by(|a, b| a.shard.cmp(&b.shard));
-    Ok(Status { archive_id, shards: known })
-}
-
-async fn listed(config: &Config) -> Result<Vec<Shard>, Failure> {
-    let options = FileOptions {
-        path: config.source.file.path.clone().unwrap_or_default(),
-        window: config.batch.window.get(),
-        settle: config.source.file.settle.get(),
-        max_payload_bytes: config.limits.max_payload_bytes.as_u64(),
-    };
-    Ok(FileSource::new(options, Arc::new(SystemClock::start())).shards().await?)
+    let source = open_source(config, Arc::new(SystemClock::start()))?;
+    let mut shards = Vec::new();
+    for shard in source.shards().await? {
+        let new = || LeaseRow::new(shard.id.clone(), shard.parents.clone());
+        let row = rows.remove(&shard.id).unwrap_or_else(new);
+        let lag = source.lag(&shard, &row.checkpoint)?;
+        shards.push(ShardStatus::of(&row, lag, true));
+    }
+    shards.extend(rows.values().map(|row| ShardStatus::of(row, None, false)));
+    shards.sort_by(|a, b| a.shard.cmp(&b.shard));
+    Ok(Status { archive_id, shards })
 }
 
 impl ShardStatus {
-    fn of(row: &LeaseRow, listed: Option<&Shard>) -> Self {
-        let state = match (&row.checkpoint, listed) {
+    fn of(row: &LeaseRow, lag_bytes: Option<u64>, listed: bool) -> Self {
+        let state = match row.checkpoint {
             _ if row.ended => "ended",
-            (_, None) => "gone",
-            (Checkpoint::TrimHorizon, _) => "waiting",
-            (Checkpoint::At { .. }, _) => "reading",
+            _ if !listed => "gone",
+            Checkpoint::TrimHorizon => "waiting",
+            Checkpoint::At { .. } => "reading",
         };
         let pending = row.pending.as_ref().map(|pending| PendingStatus {
             batch_seq: pending.batch_seq,
@@ -110,22 +102,9 @@ impl ShardStatus {
             state,
             owner: row.owner.as_ref().map(ToString::to_string),
             checkpoint: row.checkpoint.clone(),
-            lag_bytes: listed.and_then(|shard| lag(row, shard)),
+            lag_bytes,
             batches: row.batch_seq,
             pending,
-        }
-    }
-}
-
-/// What lies behind the checkpoint, in bytes. A compressed file's checkpoint lies in its content, so nothing can be told
-/// once that is beyond what is stored.
-fn lag(row: &LeaseRow, shard: &Shard) -> Option<u64> {
-    match &row.checkpoint {
-        Checkpoint::TrimHorizon => shard.end.bytes,
-        Checkpoint::At { position, bytes, .. } => {
-            let read = position.sequence.as_u64()? + bytes;
-            // The line break behind the last record is no part of it.
-            shard.end.bytes?.checked_sub(read).map(|left| if left <= 2 { 0 } else { left })
         }
     }
 }

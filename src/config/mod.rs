@@ -39,6 +39,7 @@ pub struct Config {
     /// The worker itself.
     pub worker: WorkerConfig,
     /// What is served over HTTP.
+    #[serde(skip_serializing_if = "MetricsConfig::is_empty")]
     pub metrics: MetricsConfig,
 }
 
@@ -272,6 +273,12 @@ pub struct MetricsConfig {
     /// Reserved: the address that metrics and health will be served at. This version serves nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub listen: Option<String>,
+}
+
+impl MetricsConfig {
+    fn is_empty(&self) -> bool {
+        self.listen.is_none()
+    }
 }
 
 impl Config {

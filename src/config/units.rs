@@ -25,7 +25,13 @@ impl HumanDuration {
 
 impl fmt::Display for HumanDuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&humantime::format_duration(self.0), f)
+        // The largest unit that loses nothing, and none longer than a day: months have no length.
+        let milliseconds = self.0.as_millis();
+        let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")];
+        match units.iter().find(|(size, _)| milliseconds >= *size && milliseconds.is_multiple_of(*size)) {
+            Some((size, unit)) => write!(f, "{}{unit}", milliseconds / size),
+            None => write!(f, "{milliseconds}ms"),
+        }
     }
 }
 
@@ -82,7 +88,7 @@ impl fmt::Display for HumanBytes {
         // Only units that lose nothing: what is printed reads back as the same number.
         let bytes = self.as_u64();
         let units = [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
-        match units.iter().find(|(size, _)| bytes >= *size && bytes % size == 0) {
+        match units.iter().find(|(size, _)| bytes >= *size && bytes.is_multiple_of(*size)) {
             Some((size, unit)) => write!(f, "{}{unit}", bytes / size),
             None => write!(f, "{bytes}B"),
         }
@@ -142,7 +148,8 @@ mod tests {
             let json = serde_json::to_string(&size).unwrap();
             assert_eq!(serde_json::from_str::<HumanBytes>(&json).unwrap().as_u64(), bytes, "{json}");
         }
-        for seconds in [1, 90, 1800, 35 * 86_400] {
+        assert_eq!(HumanDuration::from_secs(35 * 86_400).to_string(), "35d");
+        for seconds in [0, 1, 90, 1800, 35 * 86_400] {
             let json = serde_json::to_string(&HumanDuration::from_secs(seconds)).unwrap();
             assert_eq!(serde_json::from_str::<HumanDuration>(&json).unwrap().get().as_secs(), seconds, "{json}");
         }

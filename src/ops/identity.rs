@@ -3,10 +3,12 @@
 use uuid::{Builder, Uuid};
 
 /// Random bytes.
+///
+/// # Panics
+/// Where the system gives none: going on with predictable keys would be worse than stopping.
 #[allow(clippy::disallowed_methods)] // this is where randomness comes from
 pub fn random_bytes<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
-    // A system without randomness can't make keys; going on with predictable ones would be worse than stopping.
     getrandom::fill(&mut bytes).expect("the system gives random bytes");
     bytes
 }

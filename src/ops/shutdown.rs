@@ -41,6 +41,6 @@ impl Signals {
             () = clock.sleep(grace) => tracing::warn!("the grace is over: what is not committed is read again next time"),
         }
         shutdown.abort.cancel();
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }

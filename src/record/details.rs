@@ -1,6 +1,9 @@
 //! `details`: one line of JSON out of whatever `raw_details` came as (N8).
 
 use std::borrow::Cow;
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
 
 use super::fields::{last_of_each, note_repeats_of};
 use super::notes::{Note, Notes};
@@ -57,6 +60,7 @@ fn note_repeats_in(text: &str, notes: &mut Notes) -> bool {
 }
 
 /// JSON without line breaks, and without keys that come again in their object: as it is where it can be.
+#[inline]
 pub(super) fn one_line(json: &str, repeats: bool) -> Cow<'_, str> {
     if repeats {
         let mut out = String::with_capacity(json.len());
@@ -111,6 +115,7 @@ fn keep_last(json: &str, out: &mut String) {
 }
 
 /// Writes the key of an object's member, with the comma that separates it from the one before.
+#[inline]
 pub(super) fn push_key(out: &mut String, place: usize, key: &str) {
     if place > 0 {
         out.push(',');
@@ -119,14 +124,24 @@ pub(super) fn push_key(out: &mut String, place: usize, key: &str) {
 }
 
 /// A string `namespace` at the top of details.
+#[inline]
 pub(super) fn namespace(details: &str, repeats: bool) -> Option<Cow<'_, str>> {
     // Where no key comes twice none is spelled with escapes either.
-    if !repeats && memchr::memmem::find(details.as_bytes(), b"\"namespace\"").is_none() {
+    if !repeats && !mentions_namespace(details) {
         return None;
     }
-    let members = scan::members_of(details)?;
-    let value = members.iter().rev().find(|member| member.name() == "namespace")?.value;
-    scan::string_of(value).filter(|namespace| !namespace.is_empty())
+    let mut found = None;
+    scan::each_member_of(details, |member| {
+        if member.name() == "namespace" {
+            found = Some(member.value);
+        }
+    });
+    scan::string_of(found?).filter(|namespace| !namespace.is_empty())
+}
+
+fn mentions_namespace(details: &str) -> bool {
+    static KEY: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\"namespace\""));
+    KEY.find(details.as_bytes()).is_some()
 }
 
 /// The plain JSON of a protobuf Struct in message form: exactly `{"fields": …}`, a map of Values or a list of
@@ -145,7 +160,7 @@ fn only_member<'a>(json: &'a str, name: &str) -> Option<&'a str> {
     }
     let first = scan::skip_blank(json.as_bytes(), 1);
     // Nearly every object that is no Struct ends the search here.
-    if !json[first..].strip_prefix('"')?.starts_with(name) {
+    if json.as_bytes().get(first + 1) != name.as_bytes().first() {
         return None;
     }
     match scan::members_of(json)?.as_slice() {

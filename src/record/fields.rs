@@ -35,6 +35,7 @@ impl Field {
         [Self::UserEmail, Self::Level, Self::CallerIpAddress, Self::Details, Self::Category, Self::RequestId];
 
     /// The `snake_case` name.
+    #[inline]
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::LogId => "log_id",
@@ -56,31 +57,33 @@ impl Field {
     }
 
     /// The field of this name, and whether the name is in `camelCase`.
+    #[inline]
     fn of(name: &str) -> Option<(Self, bool)> {
-        Some(match name {
-            "log_id" => (Self::LogId, false),
-            "logId" => (Self::LogId, true),
-            "version" => (Self::Version, false),
-            "emit_time" => (Self::EmitTime, false),
-            "emitTime" => (Self::EmitTime, true),
-            "operation" => (Self::Operation, false),
-            "status" => (Self::Status, false),
-            "principal" => (Self::Principal, false),
-            "x_forwarded_for" => (Self::XForwardedFor, false),
-            "xForwardedFor" => (Self::XForwardedFor, true),
-            "async_operation_id" => (Self::AsyncOperationId, false),
-            "asyncOperationId" => (Self::AsyncOperationId, true),
-            "raw_details" => (Self::RawDetails, false),
-            "rawDetails" => (Self::RawDetails, true),
-            "user_email" => (Self::UserEmail, false),
-            "userEmail" => (Self::UserEmail, true),
-            "level" => (Self::Level, false),
-            "caller_ip_address" => (Self::CallerIpAddress, false),
-            "callerIpAddress" => (Self::CallerIpAddress, true),
-            "details" => (Self::Details, false),
-            "category" => (Self::Category, false),
-            "request_id" => (Self::RequestId, false),
-            "requestId" => (Self::RequestId, true),
+        // As bytes the names become a decision tree; as strings, a comparison each.
+        Some(match name.as_bytes() {
+            b"log_id" => (Self::LogId, false),
+            b"logId" => (Self::LogId, true),
+            b"version" => (Self::Version, false),
+            b"emit_time" => (Self::EmitTime, false),
+            b"emitTime" => (Self::EmitTime, true),
+            b"operation" => (Self::Operation, false),
+            b"status" => (Self::Status, false),
+            b"principal" => (Self::Principal, false),
+            b"x_forwarded_for" => (Self::XForwardedFor, false),
+            b"xForwardedFor" => (Self::XForwardedFor, true),
+            b"async_operation_id" => (Self::AsyncOperationId, false),
+            b"asyncOperationId" => (Self::AsyncOperationId, true),
+            b"raw_details" => (Self::RawDetails, false),
+            b"rawDetails" => (Self::RawDetails, true),
+            b"user_email" => (Self::UserEmail, false),
+            b"userEmail" => (Self::UserEmail, true),
+            b"level" => (Self::Level, false),
+            b"caller_ip_address" => (Self::CallerIpAddress, false),
+            b"callerIpAddress" => (Self::CallerIpAddress, true),
+            b"details" => (Self::Details, false),
+            b"category" => (Self::Category, false),
+            b"request_id" => (Self::RequestId, false),
+            b"requestId" => (Self::RequestId, true),
             _ => return None,
         })
     }
@@ -92,13 +95,15 @@ pub(super) fn is_known_key(name: &str) -> bool {
 }
 
 /// N9: what protobuf libraries add, which says nothing.
+#[inline]
 pub(super) fn is_artefact(name: &str) -> bool {
     matches!(name, "$typeName" | "$unknown")
 }
 
 /// N1: null and `""` are missing.
+#[inline]
 fn present(value: Option<&str>) -> Option<&str> {
-    value.filter(|value| !matches!(*value, "null" | "\"\""))
+    value.filter(|value| !matches!(value.as_bytes(), b"null" | b"\"\""))
 }
 
 /// Both spellings of a field: the last value of each key (N13).
@@ -110,12 +115,14 @@ pub(super) struct Spellings<'a> {
 
 impl<'a> Spellings<'a> {
     /// The text that counts (N3), whatever its type.
+    #[inline]
     pub(super) fn text(self) -> Option<&'a str> {
         present(self.snake).or(present(self.camel))
     }
 
     /// The value that counts (N3): of the spellings that `read` accepts, snake before camel. Notes a spelling that is
     /// refused (N5) and two that differ.
+    #[inline]
     pub(super) fn read<T: PartialEq>(
         self,
         name: &str,
@@ -142,6 +149,7 @@ impl<'a> Spellings<'a> {
     }
 
     /// The value of a field that has one spelling only, or whose spellings are not compared.
+    #[inline]
     pub(super) fn read_one<T>(
         self,
         name: &str,
@@ -156,15 +164,18 @@ impl<'a> Spellings<'a> {
     }
 
     /// The string that counts.
+    #[inline]
     pub(super) fn string(self, name: &str, notes: &mut Notes) -> Option<Cow<'a, str>> {
         self.read(name, notes, scan::string_of)
     }
 
     /// Both spellings, where they are present.
+    #[inline]
     pub(super) fn both(self) -> (Option<&'a str>, Option<&'a str>) {
         (present(self.snake), present(self.camel))
     }
 
+    #[inline]
     fn set(&mut self, camel: bool, value: &'a str) {
         *(if camel { &mut self.camel } else { &mut self.snake }) = Some(value);
     }
@@ -204,11 +215,13 @@ impl<'a> Fields<'a> {
         collected
     }
 
+    #[inline]
     pub(super) fn get(&self, field: Field) -> Spellings<'a> {
         self.known[field as usize]
     }
 
     /// The string of a field.
+    #[inline]
     pub(super) fn string(&self, field: Field, notes: &mut Notes) -> Option<Cow<'a, str>> {
         self.get(field).string(field.name(), notes)
     }
@@ -225,22 +238,22 @@ pub(super) struct PrincipalFields<'a> {
 
 impl<'a> PrincipalFields<'a> {
     /// `None` where the value is no object. Other keys, N9's among them, say nothing.
+    #[inline]
     pub(super) fn of(value: &'a str) -> Option<Self> {
         let mut fields = Self::default();
-        for member in scan::members_of(value)? {
-            match &*member.name() {
-                "type" => fields.kind.set(false, member.value),
-                "id" => fields.id.set(false, member.value),
-                "name" => fields.name.set(false, member.value),
-                "api_key_id" => fields.api_key_id.set(false, member.value),
-                "apiKeyId" => fields.api_key_id.set(true, member.value),
-                _ => {}
-            }
-        }
-        Some(fields)
+        let is_object = scan::each_member_of(value, |member| match &*member.name() {
+            "type" => fields.kind.set(false, member.value),
+            "id" => fields.id.set(false, member.value),
+            "name" => fields.name.set(false, member.value),
+            "api_key_id" => fields.api_key_id.set(false, member.value),
+            "apiKeyId" => fields.api_key_id.set(true, member.value),
+            _ => {}
+        });
+        is_object.then_some(fields)
     }
 
     /// Whether it says anything (N1).
+    #[inline]
     pub(super) fn is_empty(&self) -> bool {
         [self.kind, self.id, self.name, self.api_key_id].iter().all(|spellings| spellings.text().is_none())
     }

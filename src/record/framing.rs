@@ -629,7 +629,8 @@ pub(super) mod tests {
 
     #[test]
     fn a_truncated_payload_gives_what_could_be_read_and_one_reject() {
-        let text: String = (0..2000).map(|id| format!("{{\"id\":{}}}\n", id * 7919)).collect();
+        let lines: Vec<_> = (0..2000).map(|id| format!("{{\"id\":{}}}\n", id * 7919)).collect();
+        let text = lines.concat();
         let whole = gzip(text.as_bytes());
         let cut = &whole[..whole.len() / 2];
         let mut seen = seen(cut);

@@ -209,7 +209,7 @@ impl<'a> Principal<'a> {
                 notes.take(Note::PrincipalNameFromUserEmail);
                 principal.name = Some(email);
             }
-            (Some(email), Some(name)) if email.to_lowercase() != name.to_lowercase() => {
+            (Some(email), Some(name)) if email != *name && email.to_lowercase() != name.to_lowercase() => {
                 notes.take(Note::ConflictUserEmail);
             }
             (None, _) | (Some(_), Some(_)) => {}
@@ -333,6 +333,8 @@ pub(super) fn object_of<'a>(members: impl Iterator<Item = (&'a str, &'a str)>, r
     let mut out = String::new();
     for (place, (key, value)) in members.enumerate() {
         if place == 0 {
+            // Holds what most records have, at once.
+            out.reserve(256);
             out.push('{');
         }
         details::push_key(&mut out, place, key);

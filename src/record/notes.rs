@@ -63,6 +63,7 @@ pub(super) struct Notes(Vec<(Note, Cow<'static, str>)>);
 
 impl Notes {
     /// Notes a decision.
+    #[inline]
     pub(super) fn take(&mut self, note: Note) {
         self.push(note, Cow::Borrowed(note.text()));
     }

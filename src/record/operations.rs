@@ -37,6 +37,7 @@ static CATALOGUE: LazyLock<HashMap<&'static str, Operation>> = LazyLock::new(|| 
 });
 
 /// By the exact name, else without the suffix `API` of older documentation.
+#[inline]
 pub(super) fn look_up(name: &str) -> Option<Operation> {
     let catalogue = &*CATALOGUE;
     catalogue.get(name).or_else(|| catalogue.get(name.strip_suffix("API")?)).copied()

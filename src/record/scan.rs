@@ -26,6 +26,7 @@ pub(super) struct Member<'a> {
 
 impl<'a> Member<'a> {
     /// The key without escapes.
+    #[inline]
     pub(super) fn name(&self) -> Cow<'a, str> {
         unescape(self.key)
     }
@@ -35,11 +36,13 @@ impl<'a> Member<'a> {
 const MAX_DEPTH: u32 = 127;
 
 /// The white space of JSON.
+#[inline]
 pub(super) fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\n' | b'\r' | b'\t')
 }
 
 /// The first place from `at` on that is no white space.
+#[inline]
 pub(super) fn skip_blank(text: &[u8], mut at: usize) -> usize {
     while text.get(at).is_some_and(|byte| is_blank(*byte)) {
         at += 1;
@@ -48,6 +51,7 @@ pub(super) fn skip_blank(text: &[u8], mut at: usize) -> usize {
 }
 
 /// What stands at `at`, white space passed over.
+#[inline]
 fn next(text: &[u8], at: usize) -> Result<(usize, u8), Stop> {
     let at = skip_blank(text, at);
     text.get(at).map(|byte| (at, *byte)).ok_or(Stop::Incomplete)
@@ -55,7 +59,7 @@ fn next(text: &[u8], at: usize) -> Result<(usize, u8), Stop> {
 
 /// The end of the value that begins at `start`.
 pub(super) fn value(text: &[u8], start: usize) -> Result<usize, Stop> {
-    value_in(text, start, &mut Nest::new())
+    value_in(text, start, &mut Nest::<()>::default())
 }
 
 /// The members of an object.
@@ -69,13 +73,27 @@ pub(super) struct Members<'a> {
 
 /// The members of the object that begins at `start`, and its end.
 pub(super) fn object<'a>(text: &'a str, start: usize, members: &mut Members<'a>) -> Result<usize, Stop> {
-    let bytes = text.as_bytes();
     members.list.clear();
-    members.may_repeat = false;
+    // A record has about ten.
+    members.list.reserve(16);
+    let mut nest = Nest::<Keys>::default();
+    let end = each_member(text, start, &mut nest, |member| members.list.push(member))?;
+    members.may_repeat = nest.keys.repeated;
+    Ok(end)
+}
+
+/// Hands over the members of the object that begins at `start`; its end.
+#[inline]
+fn each_member<'a, K: KeyLog>(
+    text: &'a str,
+    start: usize,
+    nest: &mut Nest<K>,
+    mut take: impl FnMut(Member<'a>),
+) -> Result<usize, Stop> {
+    let bytes = text.as_bytes();
     if bytes.get(start) != Some(&b'{') {
         return Err(Stop::Invalid);
     }
-    let mut nest = Nest::new();
     nest.open(true)?;
     let (mut at, byte) = next(bytes, start + 1)?;
     if byte == b'}' {
@@ -83,21 +101,19 @@ pub(super) fn object<'a>(text: &'a str, start: usize, members: &mut Members<'a>)
     }
     loop {
         let (key_end, value_start) = nest.key(bytes, at)?;
-        let value_end = value_in(bytes, value_start, &mut nest)?;
-        members.list.push(Member { key: &text[at + 1..key_end - 1], value: &text[value_start..value_end] });
+        let value_end = value_in(bytes, value_start, nest)?;
+        take(Member { key: &text[at + 1..key_end - 1], value: &text[value_start..value_end] });
         match next(bytes, value_end)? {
             (comma, b',') => at = next(bytes, comma + 1)?.0,
-            (end, b'}') => {
-                members.may_repeat = nest.keys.repeated;
-                return Ok(end + 1);
-            }
+            (end, b'}') => return Ok(end + 1),
             _ => return Err(Stop::Invalid),
         }
     }
 }
 
 /// The end of a value inside of the containers that `nest` has open.
-fn value_in(text: &[u8], start: usize, nest: &mut Nest) -> Result<usize, Stop> {
+#[inline]
+fn value_in<K: KeyLog>(text: &[u8], start: usize, nest: &mut Nest<K>) -> Result<usize, Stop> {
     let base = nest.depth;
     let mut at = start;
     loop {
@@ -134,34 +150,34 @@ fn value_in(text: &[u8], start: usize, nest: &mut Nest) -> Result<usize, Stop> {
 }
 
 /// Which containers are open: one bit a level, set for objects.
-struct Nest {
+#[derive(Default)]
+struct Nest<K> {
     objects: u128,
     depth: u32,
-    keys: Keys,
+    keys: K,
 }
 
-impl Nest {
-    fn new() -> Self {
-        Self { objects: 0, depth: 0, keys: Keys::new() }
-    }
-
+impl<K: KeyLog> Nest<K> {
+    #[inline]
     fn open(&mut self, object: bool) -> Result<(), Stop> {
         if self.depth == MAX_DEPTH {
             return Err(Stop::Invalid);
         }
-        self.keys.starts[self.depth as usize] = self.keys.count as u8;
+        self.keys.open(self.depth);
         self.depth += 1;
         self.objects = (self.objects << 1) | u128::from(object);
         Ok(())
     }
 
+    #[inline]
     fn close(&mut self) {
         self.depth -= 1;
         self.objects >>= 1;
-        self.keys.count = self.keys.starts[self.depth as usize].into();
+        self.keys.close(self.depth);
     }
 
     /// The end of the key at `at`, and where its value begins.
+    #[inline]
     fn key(&mut self, text: &[u8], at: usize) -> Result<(usize, usize), Stop> {
         let (end, value) = key(text, at)?;
         self.keys.add(self.depth, &text[at + 1..end - 1]);
@@ -169,6 +185,7 @@ impl Nest {
     }
 
     /// From behind a value to the next value's first byte, or (`true`) to the end of the outermost one.
+    #[inline]
     fn after_value(&mut self, text: &[u8], mut at: usize, base: u32) -> Result<(usize, bool), Stop> {
         loop {
             if self.depth == base {
@@ -190,7 +207,27 @@ impl Nest {
     }
 }
 
-/// Hashes of the keys of the objects that are open, to notice a key that comes twice (N13).
+/// What is kept of the keys of the objects that are open.
+trait KeyLog: Default {
+    /// A container is opened below so many others.
+    fn open(&mut self, depth: u32);
+    /// And closed.
+    fn close(&mut self, depth: u32);
+    /// A key of the innermost of so many.
+    fn add(&mut self, depth: u32, key: &[u8]);
+}
+
+/// Nothing.
+impl KeyLog for () {
+    #[inline]
+    fn open(&mut self, _: u32) {}
+    #[inline]
+    fn close(&mut self, _: u32) {}
+    #[inline]
+    fn add(&mut self, _: u32, _: &[u8]) {}
+}
+
+/// Their hashes, to notice a key that comes twice (N13).
 struct Keys {
     hashes: [u32; Keys::MOST],
     count: usize,
@@ -199,19 +236,33 @@ struct Keys {
     repeated: bool,
 }
 
-impl Keys {
-    /// More keys than this, and the question is left to the exact search.
-    const MOST: usize = 64;
-
-    fn new() -> Self {
+impl Default for Keys {
+    fn default() -> Self {
         Self { hashes: [0; Self::MOST], count: 0, starts: [0; MAX_DEPTH as usize], repeated: false }
     }
+}
 
+impl KeyLog for Keys {
+    #[inline]
+    fn open(&mut self, depth: u32) {
+        self.starts[depth as usize] = self.count as u8;
+    }
+
+    #[inline]
+    fn close(&mut self, depth: u32) {
+        self.count = self.starts[depth as usize].into();
+    }
+
+    #[inline]
     fn add(&mut self, depth: u32, key: &[u8]) {
         let start = usize::from(self.starts[depth as usize - 1]);
+        let hash = key_hash(key);
         // An escape can spell a key in another way: the exact search knows.
-        let hash = Self::hash(key);
-        self.repeated |= self.hashes[start..self.count].contains(&hash) || key.contains(&b'\\');
+        let mut repeated = memchr::memchr(b'\\', key).is_some();
+        for known in &self.hashes[start..self.count] {
+            repeated |= *known == hash;
+        }
+        self.repeated |= repeated;
         match self.hashes.get_mut(self.count) {
             Some(slot) => {
                 *slot = hash;
@@ -220,20 +271,29 @@ impl Keys {
             None => self.repeated = true,
         }
     }
+}
 
-    fn hash(key: &[u8]) -> u32 {
-        const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
-        let word = match (key.first_chunk::<8>(), key.last_chunk::<8>()) {
-            (Some(first), Some(last)) => {
-                u64::from_le_bytes(*first).wrapping_mul(ODD).rotate_left(29) ^ u64::from_le_bytes(*last)
-            }
-            _ => key.iter().fold(0, |word, byte| word << 8 | u64::from(*byte)),
-        };
-        ((word ^ key.len() as u64).wrapping_mul(ODD) >> 32) as u32
-    }
+impl Keys {
+    /// More keys than this, and the question is left to the exact search.
+    const MOST: usize = 64;
+}
+
+/// Tells most keys apart, and costs little: length, first and last bytes.
+#[inline]
+pub(super) fn key_hash(key: &[u8]) -> u32 {
+    const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
+    let (first, last) = if let (Some(first), Some(last)) = (key.first_chunk::<8>(), key.last_chunk::<8>()) {
+        (u64::from_le_bytes(*first), u64::from_le_bytes(*last))
+    } else if let (Some(first), Some(last)) = (key.first_chunk::<4>(), key.last_chunk::<4>()) {
+        (u32::from_le_bytes(*first).into(), u32::from_le_bytes(*last).into())
+    } else {
+        (key.iter().fold(0, |word, byte| word << 8 | u64::from(*byte)), 0)
+    };
+    ((first.wrapping_mul(ODD).rotate_left(29) ^ last ^ key.len() as u64).wrapping_mul(ODD) >> 32) as u32
 }
 
 /// The end of the key whose quote is at `at`, and where its value begins.
+#[inline]
 pub(super) fn key(text: &[u8], at: usize) -> Result<(usize, usize), Stop> {
     if text[at] != b'"' {
         return Err(Stop::Invalid);
@@ -246,7 +306,8 @@ pub(super) fn key(text: &[u8], at: usize) -> Result<(usize, usize), Stop> {
 }
 
 /// The end of the string whose opening quote is at `at`.
-fn string(text: &[u8], at: usize) -> Result<usize, Stop> {
+#[inline]
+pub(super) fn string(text: &[u8], at: usize) -> Result<usize, Stop> {
     let mut at = at + 1;
     loop {
         at += plain(&text[at..]);
@@ -261,6 +322,7 @@ fn string(text: &[u8], at: usize) -> Result<usize, Stop> {
 
 /// How many bytes stand before the first quote, backslash or control character: eight at a time, since most strings
 /// of a record are shorter than a call of `memchr` is worth.
+#[inline]
 fn plain(text: &[u8]) -> usize {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const HIGH: u64 = 0x8080_8080_8080_8080;
@@ -317,6 +379,7 @@ fn hex4(text: &[u8], at: usize) -> Result<u32, Stop> {
 }
 
 /// The end of the literal or number at `at`.
+#[inline]
 fn scalar(text: &[u8], at: usize) -> Result<usize, Stop> {
     match text[at] {
         b't' => literal(text, at, b"true"),
@@ -327,6 +390,7 @@ fn scalar(text: &[u8], at: usize) -> Result<usize, Stop> {
     }
 }
 
+#[inline]
 fn literal(text: &[u8], at: usize, word: &[u8]) -> Result<usize, Stop> {
     let rest = &text[at..];
     if rest.starts_with(word) {
@@ -338,6 +402,7 @@ fn literal(text: &[u8], at: usize, word: &[u8]) -> Result<usize, Stop> {
     }
 }
 
+#[inline]
 fn number(text: &[u8], at: usize) -> Result<usize, Stop> {
     let mut at = at + usize::from(text[at] == b'-');
     at = match text.get(at) {
@@ -356,6 +421,7 @@ fn number(text: &[u8], at: usize) -> Result<usize, Stop> {
 }
 
 /// The end of one or more digits.
+#[inline]
 fn digits(text: &[u8], at: usize) -> Result<usize, Stop> {
     let rest = text.get(at..).unwrap_or_default();
     match rest.iter().take_while(|byte| byte.is_ascii_digit()).count() {
@@ -366,6 +432,7 @@ fn digits(text: &[u8], at: usize) -> Result<usize, Stop> {
 }
 
 /// The characters that a string's inside spells; borrowed where there are no escapes.
+#[inline]
 pub(super) fn unescape(inside: &str) -> Cow<'_, str> {
     if memchr::memchr(b'\\', inside.as_bytes()).is_none() {
         return Cow::Borrowed(inside);
@@ -375,9 +442,13 @@ pub(super) fn unescape(inside: &str) -> Cow<'_, str> {
 }
 
 /// The characters of a JSON string; `None` for another kind of value.
+#[inline]
 pub(super) fn string_of(value: &str) -> Option<Cow<'_, str>> {
-    let inside = value.strip_prefix('"')?.strip_suffix('"')?;
-    Some(unescape(inside))
+    // Bytes: `strip_prefix` is a call of `memcmp`.
+    match value.as_bytes() {
+        [b'"', .., b'"'] => Some(unescape(&value[1..value.len() - 1])),
+        _ => None,
+    }
 }
 
 /// The elements of a valid JSON array; `None` for another kind of value.
@@ -401,8 +472,14 @@ pub(super) fn elements_of(array: &str) -> Option<Vec<&str>> {
 
 /// The members of a valid JSON object; `None` for another kind of value.
 pub(super) fn members_of(object_text: &str) -> Option<Vec<Member<'_>>> {
-    let mut members = Members::default();
-    (object(object_text, 0, &mut members).ok()? == object_text.len()).then_some(members.list)
+    let mut members = Vec::new();
+    each_member_of(object_text, |member| members.push(member)).then_some(members)
+}
+
+/// Hands over the members of a valid JSON object; `false` for another kind of value.
+#[inline]
+pub(super) fn each_member_of<'a>(object_text: &'a str, take: impl FnMut(Member<'a>)) -> bool {
+    each_member(object_text, 0, &mut Nest::<()>::default(), take) == Ok(object_text.len())
 }
 
 /// Whether `text` is exactly one JSON value with no space around it.

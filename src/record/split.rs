@@ -235,6 +235,23 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_line_that_looks_like_an_object_but_goes_on_is_not_taken_for_one() {
+        for file in [
+            "{\"a\":{}\n,\"b\":1}\n",
+            "{\"a\":{\"b\":{}\n}\n}\n{}\n",
+            "{\"a\":[{}\n]}\n",
+            "{\"logs\":[{\"a\":oops}\n{\"b\":2},{\"c\":3}\n]}\n{\"d\":4}\n",
+            "{\"logs\" : [{\"a\":1}\n,{\"b\":2}]}\n{\"d\":4}\n",
+            "{}[{\"a\":oops}\n{\"b\":2},{\"c\":3}]\n",
+            "{} ** [[{\"a\":oops}\n{\"b\":2},{\"c\":3}]\n",
+        ] {
+            for chunk in 1..=file.len() {
+                assert_eq!(seen_by_units(file.as_bytes(), chunk), seen(file.as_bytes()), "{file}");
+            }
+        }
+    }
+
     /// What a file may be made of, good and bad.
     fn file() -> impl Strategy<Value = Vec<u8>> {
         let record = || {
@@ -272,6 +289,9 @@ mod tests {
             "-",
             "text",
             "\"s\"",
+            "{\"a\":{}\n",
+            ",\"b\":1}\n",
+            "{\"logs\":[{\"a\":oops}\n",
             "\"logs\":",
             "{\"operation\":1,",
             "\"\\ud800\"",

@@ -15,7 +15,7 @@ use crate::lease::{Lease, LeaseError, LeaseRow};
 use crate::source::{Shard, ShardId, SourceError, Until};
 
 /// The longest pause before a shard that stopped with an error is started again.
-const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+const LONGEST_PAUSE: Duration = Duration::from_mins(5);
 
 /// Why the worker could not look after its shards.
 #[derive(Debug, thiserror::Error)]

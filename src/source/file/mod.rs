@@ -8,7 +8,7 @@ mod reader;
 
 use std::ffi::OsString;
 use std::fs::Metadata;
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,9 +18,14 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, percent_encode};
 
-use super::{Reading, SequenceNumber, Shard, ShardId, ShardReader, Source, SourceError, Target};
+use super::{Checkpoint, Reading, SequenceNumber, Shard, ShardId, ShardReader, Source, SourceError, Target};
 use crate::ops::clock::Clock;
+use crate::record::{Split, split};
+use content::Content;
 use reader::FileReader;
+
+/// The longest end of a file that is looked at to see whether there is anything in it.
+const TAIL_BYTES: u64 = 64 << 10;
 
 /// How files are read.
 #[derive(Clone, Debug)]
@@ -46,6 +51,27 @@ impl FileSource {
     /// The files below `options.path`.
     pub fn new(options: FileOptions, clock: Arc<dyn Clock>) -> Self {
         Self { options: Arc::new(options), clock }
+    }
+
+    /// The bytes of a shard that lie behind `checkpoint`, without line breaks and separators at its end; `None` where a
+    /// compressed file has been begun, whose content's length nobody knows without reading it.
+    pub fn lag(&self, shard: &Shard, checkpoint: &Checkpoint) -> io::Result<Option<u64>> {
+        let (Some(stored), Checkpoint::At { position, bytes, .. }) = (shard.end.bytes, checkpoint) else {
+            return Ok(shard.end.bytes);
+        };
+        let read = position.sequence.as_u64().map(|offset| offset + bytes);
+        let path = self.path_of(&shard.id);
+        let Some(left) = read.and_then(|read| stored.checked_sub(read)) else { return Ok(None) };
+        if !Content::open(&path, stored, 0)?.0.is_plain() {
+            return Ok(None);
+        }
+        if left > TAIL_BYTES {
+            return Ok(Some(left));
+        }
+        let mut tail = Vec::new();
+        Content::open(&path, stored, stored - left)?.0.read_to_end(&mut tail)?;
+        let blank = tail.is_empty() || split(&tail, true) == Split::Blank { len: tail.len() };
+        Ok(Some(if blank { 0 } else { left }))
     }
 
     fn path_of(&self, shard: &ShardId) -> PathBuf {
@@ -78,7 +104,7 @@ fn list(root: &Path) -> Result<Vec<Shard>, SourceError> {
         walk(root, Path::new(""), &mut shards)?;
         shards.sort_by(|a, b| a.id.cmp(&b.id));
     } else {
-        let name = root.file_name().map(Path::new).unwrap_or(root);
+        let name = root.file_name().map_or(root, Path::new);
         shards.push(shard(name, &metadata));
     }
     Ok(shards)

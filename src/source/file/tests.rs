@@ -38,7 +38,7 @@ impl Files {
         let clock = Arc::new(FixedClock(Mutex::new("2200-01-01T00:00:00Z".parse().unwrap())));
         let options = FileOptions {
             path: directory.path().into(),
-            window: Duration::from_secs(1800),
+            window: Duration::from_mins(30),
             settle: Duration::from_secs(5),
             max_payload_bytes,
         };
