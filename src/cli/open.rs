@@ -128,10 +128,17 @@ pub(super) async fn read_archive(config: &Config) -> Result<(LocalArchive, Uuid)
     Ok((archive, read.archive_id))
 }
 
-/// The lease rows, to be looked at while another process may be writing them; none where there is no state.
-pub(super) fn look_at_leases(config: &Config) -> Result<Option<EmbeddedLeases>, Failure> {
-    match StateDir::look(&config.state.embedded.path) {
-        Ok(view) => Ok(Some(EmbeddedLeases::look(view.leases()))),
+/// The lease rows, to be looked at while another process may be writing them; none where there is no state. A state of
+/// another archive than `archive_id` is refused: its rows would make that archive look damaged.
+pub(super) fn look_at_leases(config: &Config, archive_id: Option<Uuid>) -> Result<Option<EmbeddedLeases>, Failure> {
+    let path = &config.state.embedded.path;
+    match StateDir::look(path) {
+        Ok(view) => match (view.archive().map_err(state_failure)?, archive_id) {
+            (Some(bound), Some(asked)) if bound != asked => {
+                Err(state_failure(StateError::OtherArchive { path: path.clone(), bound, asked }))
+            }
+            _ => Ok(Some(EmbeddedLeases::look(view.leases()))),
+        },
         Err(StateError::Missing { .. }) => Ok(None),
         Err(error) => Err(state_failure(error)),
     }
