@@ -195,16 +195,20 @@ impl Cursor {
             if self.at_end() {
                 break Next::Reached;
             }
-            match self.step()? {
-                Some(payload) => {
+            match self.step() {
+                Ok(Some(payload)) => {
                     taken += payload.data.len().max(1);
                     payloads.push(payload);
                 }
-                None if self.fill(PAGE_BYTES)? > 0 => {}
-                None if self.at_end() => {}
-                // What was read before the damage is handed over first.
-                None if self.damage.is_some() && !payloads.is_empty() => break Next::More,
-                None => match self.look_for_more(now)? {
+                // What was read before it is handed over first; the next page says it again. A batch that is read again
+                // is finished whole or not at all.
+                Err(_) if !payloads.is_empty() && !matches!(self.until, Until::Through(_)) => break Next::More,
+                Err(error) => return Err(error),
+                Ok(None) if self.fill(PAGE_BYTES)? > 0 => {}
+                Ok(None) if self.at_end() => {}
+                // The same of damage.
+                Ok(None) if self.damage.is_some() && !payloads.is_empty() => break Next::More,
+                Ok(None) => match self.look_for_more(now)? {
                     End::More => {}
                     End::Wait => {
                         self.waiting = true;
@@ -233,24 +237,33 @@ impl Cursor {
                 Split::Blank { len } => self.skip(len),
                 Split::Unit { skip, len } => {
                     self.skip(skip);
+                    // What a batch under way has taken is taken again, whatever the limit is now.
+                    if len as u64 > self.options.max_payload_bytes && !matches!(self.until, Until::Through(_)) {
+                        return Err(self.too_large());
+                    }
                     let position = Position::new(self.offset);
                     let data = self.buffer.split_to(len).freeze();
                     self.offset += len as u64;
                     return self.checked(Payload { position, arrival: self.arrival, data }).map(Some);
                 }
                 Split::NeedMore if self.buffer.len() as u64 > self.options.max_payload_bytes => {
-                    let blank = self.buffer.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
-                    let reason = format!(
-                        "the value at byte {} is larger than limits.max_payload_bytes ({}); raise it to read this file",
-                        self.offset + blank as u64,
-                        bytesize::ByteSize(self.options.max_payload_bytes)
-                    );
-                    return Err(stopped(&self.shard, reason));
+                    return Err(self.too_large());
                 }
                 Split::NeedMore => return Ok(None),
             }
         }
         Ok(None)
+    }
+
+    /// The buffer begins with a value that is larger than may be read.
+    fn too_large(&self) -> SourceError {
+        let blank = self.buffer.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
+        let reason = format!(
+            "the value at byte {} is larger than limits.max_payload_bytes ({}); raise it to read this file",
+            self.offset + blank as u64,
+            bytesize::ByteSize(self.options.max_payload_bytes)
+        );
+        stopped(&self.shard, reason)
     }
 
     /// A batch that is read again must end in the payload that it ended in.
