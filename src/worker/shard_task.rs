@@ -140,7 +140,12 @@ impl ShardTask {
         let mut idle = false;
         loop {
             let window = open.as_ref().map(|batch| batch.window);
-            match self.wait(reader.as_mut(), window, idle).await? {
+            let wake = match self.wait(reader.as_mut(), window, idle).await {
+                Ok(wake) => wake,
+                // What was read before the source failed is sound, and nobody can say when more can be read.
+                Err(error) => return self.close(open, CutReason::Stop).await.and(Err(error.into())),
+            };
+            match wake {
                 Wake::Page(page) => {
                     self.account(&page);
                     if let Some(gap) = &page.gap {
