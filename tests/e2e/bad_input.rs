@@ -331,7 +331,9 @@ fn a_gzip_file_that_was_cut_off_is_named_and_its_neighbours_are_archived() {
     assert_eq!(failures.len(), 1, "{summary:#}");
     assert!(error.starts_with("b.ndjson.gz: the compressed file is cut off or damaged behind byte "), "{error}");
     assert!(error.ends_with("nothing is skipped: restore the file and run again"), "{error}");
+    let before_the_cut = workspace.archived().events.len();
     workspace.verify();
+    assert!(before_the_cut > 450, "what comes before is archived, as it says: {before_the_cut}");
 
     workspace.feed("b.ndjson.gz", whole);
     workspace.catch_up();
@@ -355,6 +357,7 @@ fn a_value_that_is_too_large_stops_its_file_with_the_key_to_raise() {
         first.len()
     );
     assert_eq!(summary["failures"][0]["error"], expected.as_str());
+    assert_eq!((&summary["archived"], &summary["rejected"]), (&json!(2), &json!(0)), "what comes before is archived");
     workspace.verify();
 
     workspace.set("limits.max_payload_bytes", "\"1MiB\"");
