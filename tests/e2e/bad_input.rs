@@ -362,7 +362,9 @@ fn a_value_that_is_too_large_stops_its_file_with_the_key_to_raise() {
 
     workspace.set("limits.max_payload_bytes", "\"1MiB\"");
     workspace.catch_up();
-    [small, large, other].into_iter().for_each(|record| truth.add(record));
+    for record in [small, large, other] {
+        truth.add(record);
+    }
     truth.assert_holds(&workspace.archived());
 }
 

@@ -195,3 +195,33 @@ fn a_change_of_keep_raw_between_crash_and_restart_takes_effect_at_the_next_batch
     };
     assert!(has_raw(&pending) && !has_raw(&next));
 }
+
+/// Objects of a batch that no lease row tells of any more: where copies were read in another order than before, the same
+/// range gives other rows. Then nothing is overwritten, the object is named, and moving it away is enough.
+#[test]
+fn the_state_is_lost_with_a_batch_under_way_and_copies_in_other_files() {
+    let corpus = corpus();
+    for step in ["object_put:1", "object_put:3", "object_put:7", "manifest_put", "manifest_put:3", "committed:2"] {
+        let workspace = workspace(&corpus);
+        die_at(&workspace, step);
+        std::fs::remove_dir_all(workspace.state()).unwrap();
+        let mut moved = 0;
+        loop {
+            let done = workspace.run(&["catch-up", "--json"]);
+            if done.code == Some(0) {
+                break;
+            }
+            for failure in done.json()["failures"].as_array().unwrap() {
+                let error = failure["error"].as_str().unwrap();
+                let (key, rest) =
+                    error.split_once(" stands in the archive already").unwrap_or_else(|| panic!("{error}"));
+                assert!(rest.contains("nothing is overwritten") && rest.contains("move it away"), "{error}");
+                std::fs::remove_file(workspace.archive().join(key)).unwrap();
+                moved += 1;
+            }
+            assert!(moved < 10, "{step}: more objects are in the way than were put");
+        }
+        corpus.truth.assert_holds(&workspace.archived());
+        workspace.verify();
+    }
+}

@@ -166,3 +166,25 @@ fn the_same_input_gives_the_same_bytes_in_another_archive() {
     });
     assert!(objects.iter().all(|count| *count > 3), "{objects:?}");
 }
+
+#[test]
+fn killed_while_claims_are_made_anew_no_copy_gets_in() {
+    let mut workspace = Workspace::new();
+    workspace.set("batch.max_records", "2000");
+    let mut corpus = Plan { seed: 14, lines: 12_000, files: 2, pad: 0 }.corpus();
+    corpus.write_to(&workspace.input());
+    workspace.catch_up();
+    feed_copies(&workspace, &mut corpus, 5);
+    for round in 0..6_u64 {
+        fs::remove_dir_all(workspace.state().join("claims")).unwrap();
+        let process = workspace.start(&["catch-up"]);
+        std::thread::sleep(std::time::Duration::from_millis(30 + 60 * round));
+        process.kill();
+        let process = workspace.start(&["rebuild-state"]);
+        std::thread::sleep(std::time::Duration::from_millis(20 + 50 * round));
+        process.kill();
+    }
+    workspace.catch_up();
+    corpus.truth.assert_holds(&workspace.archived());
+    workspace.verify();
+}

@@ -86,7 +86,7 @@ impl Writer {
             out.extend_from_slice(b"**********\n\n");
         }
         let style = match record.style() {
-            Style::New if chance / 7 % 9 == 0 => Style::Download,
+            Style::New if (chance / 7).is_multiple_of(9) => Style::Download,
             style => style,
         };
         out.extend_from_slice(record.line_as(style, self.plan.pad).as_bytes());

@@ -58,7 +58,7 @@ pub fn with_mounts(test: &str, body: impl FnOnce()) {
     command.arg("--user").arg("--map-root-user").arg("--mount");
     command.arg(std::env::current_exe().unwrap()).args(["--exact", test, "--nocapture"]).env(INSIDE, "1");
     let output = command.output().unwrap_or_else(|error| panic!("unshare: {error}"));
-    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{text}");
-    assert!(text.contains("1 passed"), "the test did not run in its namespace: {text}");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("1 passed"), "the test did not run in its namespace: {said}");
 }

@@ -1,6 +1,8 @@
 //! Invented audit records in the shapes that there are. A record is its number, its version and its variant; the same
 //! three give the same text.
 
+use std::fmt::Write as _;
+
 use jiff::Timestamp;
 
 /// 2026-11-01T00:00:00Z.
@@ -8,7 +10,7 @@ const START: i64 = 1_793_491_200;
 /// How many days the records' times are spread over.
 const DAYS: u64 = 3;
 
-/// A number that looks like chance and is none (SplitMix64).
+/// A number that looks like chance and is none (`SplitMix64`).
 pub fn mix(number: u64) -> u64 {
     let mut mixed = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -70,7 +72,7 @@ impl Record {
     }
 
     fn second(self) -> i64 {
-        START + i64::try_from(mix(self.number ^ 77) % (DAYS * 86_400)).unwrap()
+        START + i64::try_from(mix(self.number ^ 0x4d) % (DAYS * 86_400)).unwrap()
     }
 
     fn time(self) -> String {
@@ -134,7 +136,7 @@ fn padding(seed: u64, length: usize) -> String {
     let mut number = seed;
     while text.len() < length {
         number = mix(number);
-        text.push_str(&format!("{number:016x}"));
+        write!(text, "{number:016x}").unwrap();
     }
     text.truncate(length);
     text
