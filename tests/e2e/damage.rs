@@ -258,3 +258,40 @@ fn after_the_tail_was_taken_away_catch_up_does_not_pretend_that_all_is_well() {
         report["findings"].as_array().unwrap().iter().any(|finding| finding["key"] == Victim::manifest_key(4).as_str())
     );
 }
+
+/// Feeds a file whose objects have the same keys in every archive.
+fn feed_at_a_known_time(workspace: &Workspace) {
+    let file = workspace.feed("a.ndjson", crate::support::Record::new(7).line(0) + "\n");
+    let time = std::time::UNIX_EPOCH + std::time::Duration::from_hours(498_192);
+    fs::File::options().append(true).open(file).unwrap().set_modified(time).unwrap();
+}
+
+#[test]
+fn what_stands_where_an_object_should_is_named_and_never_overwritten() {
+    let twin = Workspace::new();
+    feed_at_a_known_time(&twin);
+    twin.catch_up();
+    for key in [twin.objects("events")[0].clone(), twin.objects("_manifests")[0].clone()] {
+        let workspace = Workspace::new();
+        workspace.catch_up();
+        let path = workspace.archive().join(&key);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, "{}\n").unwrap();
+        feed_at_a_known_time(&workspace);
+
+        let failed = if key.starts_with("events") {
+            let summary = workspace.run(&["catch-up", "--json"]).expect(1).json();
+            summary["failures"][0]["error"].as_str().unwrap().to_owned()
+        } else {
+            // A shard's manifests say how far it was read: one that can't be read stops the worker.
+            workspace.run(&["catch-up", "--json"]).expect(1).stderr
+        };
+        assert!(failed.contains(&key), "{failed}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "{}\n", "it stands as it was");
+
+        fs::remove_file(&path).unwrap();
+        workspace.catch_up();
+        assert_eq!(workspace.archived_rows(), 1);
+        workspace.verify();
+    }
+}
