@@ -36,7 +36,7 @@ pub(super) async fn open(config: &Config) -> Result<Opened, Failure> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
     let source = open_source(config, clock.clone())?;
     let state = open_state(config)?;
-    let archive: Arc<dyn ArchiveStore> = Arc::new(LocalArchive::open(&config.archive.local.path)?);
+    let archive: Arc<dyn ArchiveStore> = Arc::new(open_archive(&config.archive.local.path)?);
     let archive_id = archive_identity(archive.as_ref(), clock.as_ref(), &config.archive.local.path).await?;
     state.bind(archive_id).map_err(state_failure)?;
     let claims = EmbeddedClaims::open(state.claims(), claim_options(config), clock.now())?;
@@ -99,6 +99,14 @@ pub(super) fn state_failure(error: StateError) -> Failure {
     }
 }
 
+/// The folder of the archive, which need not be there yet.
+fn open_archive(path: &Path) -> Result<LocalArchive, Failure> {
+    if path.exists() && !path.is_dir() {
+        return Err(Failure::configuration(anyhow!("archive.local.path: {}: is not a folder", path.display())));
+    }
+    Ok(LocalArchive::open(path)?)
+}
+
 async fn archive_identity(archive: &dyn ArchiveStore, clock: &dyn Clock, path: &Path) -> Result<Uuid, Failure> {
     let opened = identity::open_or_create(archive, clock.now(), random_id).await;
     opened.map(|identity| identity.archive_id).map_err(|error| identity_failure(error, path))
@@ -117,15 +125,22 @@ pub(super) async fn read_archive(config: &Config) -> Result<(LocalArchive, Uuid)
     std::fs::metadata(path)
         .with_context(|| format!("archive.local.path: {}", path.display()))
         .map_err(Failure::configuration)?;
-    let archive = LocalArchive::open(path)?;
+    let archive = open_archive(path)?;
     let read = identity::read(&archive).await.map_err(|error| identity_failure(error, path))?;
     Ok((archive, read.archive_id))
 }
 
-/// The lease rows, to be looked at while another process may be writing them; none where there is no state.
-pub(super) fn look_at_leases(config: &Config) -> Result<Option<EmbeddedLeases>, Failure> {
-    match StateDir::look(&config.state.embedded.path) {
-        Ok(view) => Ok(Some(EmbeddedLeases::look(view.leases()))),
+/// The lease rows, to be looked at while another process may be writing them; none where there is no state. A state of
+/// another archive than `archive_id` is refused: its rows would make that archive look damaged.
+pub(super) fn look_at_leases(config: &Config, archive_id: Option<Uuid>) -> Result<Option<EmbeddedLeases>, Failure> {
+    let path = &config.state.embedded.path;
+    match StateDir::look(path) {
+        Ok(view) => match (view.archive().map_err(state_failure)?, archive_id) {
+            (Some(bound), Some(asked)) if bound != asked => {
+                Err(state_failure(StateError::OtherArchive { path: path.clone(), bound, asked }))
+            }
+            _ => Ok(Some(EmbeddedLeases::look(view.leases()))),
+        },
         Err(StateError::Missing { .. }) => Ok(None),
         Err(error) => Err(state_failure(error)),
     }

@@ -65,12 +65,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
 }
 
 async fn status(config: &Config) -> Result<Status, Failure> {
-    let rows = match look_at_leases(config)? {
+    let archive_id = read_archive(config).await.ok().map(|(_, id)| id);
+    let rows = match look_at_leases(config, archive_id)? {
         Some(leases) => leases.list().await?,
         None => Vec::new(),
     };
     let mut rows: BTreeMap<ShardId, LeaseRow> = rows.into_iter().map(|row| (row.shard.clone(), row)).collect();
-    let archive_id = read_archive(config).await.ok().map(|(_, id)| id.to_string());
     let source = open_source(config, Arc::new(SystemClock::start()))?;
     let mut shards = Vec::new();
     for shard in source.shards().await? {
@@ -81,7 +81,7 @@ async fn status(config: &Config) -> Result<Status, Failure> {
     }
     shards.extend(rows.values().map(|row| ShardStatus::of(row, None, false)));
     shards.sort_by(|a, b| a.shard.cmp(&b.shard));
-    Ok(Status { archive_id, shards })
+    Ok(Status { archive_id: archive_id.map(|id| id.to_string()), shards })
 }
 
 impl ShardStatus {

@@ -40,8 +40,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let config = arguments.config.load()?;
     crate::ops::telemetry::start("warn");
     let report = block_on(async {
-        let (archive, _) = read_archive(&config).await?;
-        let leases = look_at_leases(&config)?;
+        let (archive, archive_id) = read_archive(&config).await?;
+        let leases = look_at_leases(&config, Some(archive_id))?;
         let leases = leases.as_ref().map(|leases| leases as &dyn LeaseStore);
         let options = Options { since: arguments.since, until: arguments.until, fast: arguments.fast };
         let bar = Bar::new(0);

@@ -194,16 +194,27 @@ fn check_paths(config: &Config) -> Result<(), ConfigError> {
     let Some(source) = &config.source.file.path else {
         return Err(invalid("source.file.path", "is required: the file or directory to archive"));
     };
-    let whole = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.into());
     for (key, path) in
         [("archive.local.path", &config.archive.local.path), ("state.embedded.path", &config.state.embedded.path)]
     {
-        if whole(path).starts_with(whole(source)) {
+        if real(path).starts_with(real(source)) {
             let message = format!("`{}` lies within source.file.path, which is read", path.display());
             return Err(invalid(key, message));
         }
     }
     Ok(())
+}
+
+/// The path without links and `..`, as far as it stands.
+fn real(path: &Path) -> PathBuf {
+    let whole = std::path::absolute(path).unwrap_or_else(|_| path.into());
+    let standing = whole.ancestors().find_map(|above| Some((above, above.canonicalize().ok()?)));
+    let Some((above, real)) = standing else { return whole };
+    // An empty rest would leave a slash behind, which a file has not.
+    match whole.strip_prefix(above) {
+        Ok(rest) if !rest.as_os_str().is_empty() => real.join(rest),
+        _ => real,
+    }
 }
 
 #[cfg(test)]

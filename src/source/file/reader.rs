@@ -253,16 +253,20 @@ impl Cursor {
             if self.at_end() {
                 break Next::Reached;
             }
-            match self.step()? {
-                Some(payload) => {
+            match self.step() {
+                Ok(Some(payload)) => {
                     taken += payload.data.len().max(1);
                     payloads.push(payload);
                 }
-                None if self.fill(PAGE_BYTES)? > 0 => {}
-                None if self.at_end() => {}
-                // What was read before the damage is handed over first.
-                None if self.damage.is_some() && !payloads.is_empty() => break Next::More,
-                None => match self.look_for_more(now)? {
+                // What was read before it is handed over first; the next page says it again. A batch that is read again
+                // is finished whole or not at all.
+                Err(_) if !payloads.is_empty() && !matches!(self.until, Until::Through(_)) => break Next::More,
+                Err(error) => return Err(error),
+                Ok(None) if self.fill(PAGE_BYTES)? > 0 => {}
+                Ok(None) if self.at_end() => {}
+                // The same of damage.
+                Ok(None) if self.damage.is_some() && !payloads.is_empty() => break Next::More,
+                Ok(None) => match self.look_for_more(now)? {
                     End::More => {}
                     End::Wait => break Next::CaughtUp,
                     End::Final => self.is_final = true,
@@ -299,6 +303,10 @@ impl Cursor {
                 Split::Blank { len } => self.skip(len),
                 Split::Unit { skip, len } if len as u64 <= self.file.options.max_payload_bytes => {
                     self.skip(skip);
+                    // What a batch under way has taken is taken again, whatever the limit is now.
+                    if len as u64 > self.options.max_payload_bytes && !matches!(self.until, Until::Through(_)) {
+                        return Err(self.too_large());
+                    }
                     let position = Position::new(self.offset);
                     let data = self.buffer.split_to(len).freeze();
                     self.offset += len as u64;

@@ -188,6 +188,17 @@ async fn a_value_beyond_the_limit_stops_the_file_and_names_the_key() {
 }
 
 #[tokio::test]
+async fn a_value_beyond_the_limit_stops_the_file_wherever_the_buffer_ends_and_what_is_before_it_is_read() {
+    let files = Files::with_limit(1000);
+    files.write("big.json", format!("{{\"a\":1}}\n[\"{}\"]\n{{\"b\":2}}\n", "x".repeat(5000)));
+    let mut reader = files.open("big.json", Checkpoint::TrimHorizon, files.target("big.json").await).await.unwrap();
+    let page = reader.next().await.unwrap();
+    assert_eq!((texts(&page.payloads), page.next), (vec!["{\"a\":1}"], Next::More));
+    let reason = reader.next().await.unwrap_err().to_string();
+    assert!(reason.contains("the value at byte 8 is larger than limits.max_payload_bytes (1000 B)"), "{reason}");
+}
+
+#[tokio::test]
 async fn a_file_that_shrank_under_its_checkpoint_is_an_error() {
     let files = Files::new();
     files.write("f", LINES);

@@ -1,0 +1,190 @@
+//! The archive is the authority: what was lost beside it costs nothing.
+
+use std::fs;
+
+use serde_json::json;
+
+use crate::support::{Corpus, Plan, Record, Workspace, files_below};
+
+fn archived_once() -> (Workspace, Corpus) {
+    let mut workspace = Workspace::new();
+    workspace.set("batch.max_records", "200");
+    let corpus = Plan { seed: 11, lines: 900, files: 2, pad: 0 }.corpus();
+    corpus.write_to(&workspace.input());
+    workspace.catch_up();
+    (workspace, corpus)
+}
+
+/// A file of copies of what is archived, and of `fresh` records.
+fn feed_copies(workspace: &Workspace, corpus: &mut Corpus, fresh: u64) {
+    let mut bytes = corpus.files.concat();
+    for number in 0..fresh {
+        let record = Record::new(1 << 52 | number);
+        bytes.extend_from_slice((record.line(0) + "\n").as_bytes());
+        corpus.truth.add(record);
+    }
+    // Rejects have no identity: the copies of them stand in quarantine twice.
+    corpus.truth.rejects.values_mut().for_each(|times| *times *= 2);
+    workspace.feed("copies.ndjson", bytes);
+}
+
+#[test]
+fn without_its_state_catch_up_goes_on_from_the_archive_and_archives_no_copy() {
+    let (workspace, mut corpus) = archived_once();
+    fs::remove_dir_all(workspace.state()).unwrap();
+
+    let nothing = workspace.catch_up();
+    assert_eq!((&nothing["records"], &nothing["batches"]), (&json!(0), &json!(0)));
+    workspace.verify();
+
+    fs::remove_dir_all(workspace.state()).unwrap();
+    feed_copies(&workspace, &mut corpus, 40);
+    let summary = workspace.catch_up();
+    assert_eq!(summary["archived"], 40);
+    corpus.truth.assert_holds(&workspace.archived());
+    workspace.verify();
+}
+
+#[test]
+fn without_its_claims_alone_catch_up_archives_no_copy() {
+    let (workspace, mut corpus) = archived_once();
+    fs::remove_dir_all(workspace.state().join("claims")).unwrap();
+    feed_copies(&workspace, &mut corpus, 3);
+    assert_eq!(workspace.catch_up()["archived"], 3);
+    corpus.truth.assert_holds(&workspace.archived());
+    workspace.verify();
+}
+
+#[test]
+fn without_its_lease_rows_alone_catch_up_goes_on_from_the_newest_manifests() {
+    let (workspace, corpus) = archived_once();
+    fs::remove_dir_all(workspace.state().join("leases")).unwrap();
+    assert_eq!(workspace.catch_up()["records"], 0);
+    corpus.truth.assert_holds(&workspace.archived());
+    assert_eq!(workspace.verify()["tail_proved"], true);
+}
+
+#[test]
+fn rebuild_state_makes_leases_and_claims_from_the_archive_alone() {
+    let (workspace, mut corpus) = archived_once();
+    let rows = |workspace: &Workspace| {
+        ["part-0.ndjson", "part-1.ndjson"].map(|shard| {
+            let mut row = workspace.lease(shard);
+            row.as_object_mut().unwrap().remove("counter");
+            row
+        })
+    };
+    let before = rows(&workspace);
+    fs::remove_dir_all(workspace.state()).unwrap();
+
+    let rebuilt = workspace.run(&["rebuild-state", "--json"]).expect(0).json();
+
+    assert_eq!(rebuilt["shards"], 2);
+    assert_eq!(rebuilt["claims"], corpus.truth.archived());
+    assert_eq!(rebuilt["unclaimable"], 0);
+    assert_eq!(rows(&workspace), before);
+    workspace.verify();
+    feed_copies(&workspace, &mut corpus, 7);
+    assert_eq!(workspace.catch_up()["archived"], 7);
+    corpus.truth.assert_holds(&workspace.archived());
+    workspace.verify();
+}
+
+#[test]
+fn rebuild_state_over_a_living_state_changes_nothing_that_counts() {
+    let (workspace, mut corpus) = archived_once();
+    let text = workspace.run(&["rebuild-state"]).expect(0).stdout;
+    assert!(text.starts_with("state made anew: 2 shards, "), "{text}");
+    assert_eq!(workspace.catch_up()["records"], 0);
+    feed_copies(&workspace, &mut corpus, 0);
+    assert_eq!(workspace.catch_up()["archived"], 0);
+    corpus.truth.assert_holds(&workspace.archived());
+    workspace.verify();
+}
+
+#[test]
+fn a_state_that_is_lost_while_a_batch_is_under_way_is_no_loss_of_records() {
+    let mut workspace = Workspace::new();
+    workspace.set("batch.max_records", "100");
+    let corpus = Plan { seed: 12, lines: 20_000, files: 1, pad: 0 }.corpus();
+    corpus.write_to(&workspace.input());
+    let process = workspace.start(&["catch-up"]);
+    crate::support::wait_until("some batches are committed", || workspace.manifests() > 3);
+    assert!(process.kill());
+    fs::remove_dir_all(workspace.state()).unwrap();
+
+    let summary = workspace.run(&["catch-up", "--json"]);
+
+    // The objects of the batch under way stand; what is read again into that batch is the same, so they are adopted.
+    summary.expect(0);
+    corpus.truth.assert_holds(&workspace.archived());
+    workspace.verify();
+}
+
+#[test]
+fn verify_without_the_state_proves_all_but_the_tail_and_says_so() {
+    let (workspace, _) = archived_once();
+    fs::remove_dir_all(workspace.state()).unwrap();
+    let report = workspace.verify();
+    assert_eq!(report["tail_proved"], false);
+    assert!(report["notes"][0].as_str().unwrap().starts_with("no lease rows were given: "), "{report:#}");
+    let text = workspace.run(&["verify"]).expect(0).stdout;
+    assert!(text.contains("tail      NOT PROVED") && text.ends_with("no damage found\n"), "{text}");
+}
+
+#[test]
+fn a_reader_writes_nothing() {
+    let (workspace, _) = archived_once();
+    let stamp = |workspace: &Workspace| -> Vec<_> {
+        let files = [files_below(&workspace.archive()), files_below(&workspace.state())].concat();
+        files.into_iter().map(|path| (path.metadata().unwrap().modified().unwrap(), path)).collect()
+    };
+    let before = stamp(&workspace);
+    for command in [&["verify"][..], &["verify", "--fast"], &["status"], &["ddl", "duckdb"], &["config"]] {
+        workspace.run(command).expect(0);
+    }
+    assert_eq!(stamp(&workspace), before);
+}
+
+#[test]
+fn the_same_input_gives_the_same_bytes_in_another_archive() {
+    let corpus = Plan { seed: 13, lines: 500, files: 1, pad: 0 }.corpus();
+    let objects = ["parquet", "ndjson"].map(|format| {
+        let archives = [(); 2].map(|()| {
+            let mut workspace = Workspace::new();
+            workspace.set("archive.format", &format!("{format:?}")).set("archive.compression", "\"zstd\"");
+            let file = workspace.feed("a.ndjson", &corpus.files[0]);
+            let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_793_500_000);
+            fs::File::options().append(true).open(file).unwrap().set_modified(time).unwrap();
+            workspace.catch_up();
+            let names = [workspace.objects("events"), workspace.objects("rejected")].concat();
+            let with_bytes = |name: String| (fs::read(workspace.archive().join(&name)).unwrap(), name);
+            names.into_iter().map(with_bytes).collect::<Vec<_>>()
+        });
+        assert!(archives[0] == archives[1], "{format}");
+        archives[0].len()
+    });
+    assert!(objects.iter().all(|count| *count > 3), "{objects:?}");
+}
+
+#[test]
+fn killed_while_claims_are_made_anew_no_copy_gets_in() {
+    let mut workspace = Workspace::new();
+    workspace.set("batch.max_records", "2000");
+    let mut corpus = Plan { seed: 14, lines: 12_000, files: 2, pad: 0 }.corpus();
+    corpus.write_to(&workspace.input());
+    workspace.catch_up();
+    feed_copies(&workspace, &mut corpus, 5);
+    for round in 0..6_u64 {
+        fs::remove_dir_all(workspace.state().join("claims")).unwrap();
+        let process = workspace.start(&["catch-up"]);
+        std::thread::sleep(std::time::Duration::from_millis(30 + 60 * round));
+        process.kill();
+        let process = workspace.start(&["rebuild-state"]);
+        std::thread::sleep(std::time::Duration::from_millis(20 + 50 * round));
+        process.kill();
+    }
+    workspace.catch_up();
+    corpus.truth.assert_holds(&workspace.archived());
+    workspace.verify();
+}

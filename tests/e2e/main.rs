@@ -1,0 +1,36 @@
+//! End to end: the real binary, real files, real disks, real signals. Nothing of the library is called; what must come
+//! of an input is told by the generator that wrote it.
+//!
+//! | module | what is proved |
+//! |---|---|
+//! | `main_job`, `forms`, `lost_state`, `dates`, `commands` | what a user does with it, and what comes out |
+//! | `crash`, `failpoints` | killed at any moment and at every step: archived exactly once |
+//! | `full_disk`, `daemon`, `memory` | a disk that runs full, a process that is to stop, what it takes |
+//! | `bad_input`, `damage` | what is said about wrong input and about damage |
+
+// Real processes are waited for in real time.
+#![allow(clippy::disallowed_methods, reason = "the determinism fence is around the product, not around its observers")]
+#![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a test that can't go on panics")]
+#![allow(unreachable_pub, reason = "what a test crate has, nobody else reaches")]
+
+mod support;
+
+mod bad_input;
+mod commands;
+mod crash;
+mod daemon;
+mod damage;
+mod dates;
+mod forms;
+mod full_disk;
+mod lost_state;
+mod main_job;
+mod memory;
+
+#[cfg(feature = "failpoints")]
+mod failpoints;
+
+#[cfg(not(feature = "failpoints"))]
+#[test]
+#[ignore = "the binary was built without its failpoints; `make test` builds it with them"]
+fn the_process_is_killed_at_every_step_of_the_protocol() {}
