@@ -260,7 +260,7 @@ impl Cursor {
                 }
                 // What was read before it is handed over first; the next page says it again. A batch that is read again
                 // is finished whole or not at all.
-                Err(_) if !payloads.is_empty() && !matches!(self.until, Until::Through(_)) => break Next::More,
+                Err(_) if !payloads.is_empty() && !self.reads_again() => break Next::More,
                 Err(error) => return Err(error),
                 Ok(None) if self.fill(PAGE_BYTES)? > 0 => {}
                 Ok(None) if self.at_end() => {}
@@ -301,18 +301,19 @@ impl Cursor {
         while !self.buffer.is_empty() {
             match split(&self.buffer, self.is_final || self.all_is_buffered()) {
                 Split::Blank { len } => self.skip(len),
-                Split::Unit { skip, len } if len as u64 <= self.file.options.max_payload_bytes => {
+                // What a batch under way has taken is taken again, whatever the limit is now.
+                Split::Unit { skip, len }
+                    if len as u64 > self.file.options.max_payload_bytes && !self.reads_again() =>
+                {
+                    return Err(self.too_large(skip));
+                }
+                Split::Unit { skip, len } => {
                     self.skip(skip);
-                    // What a batch under way has taken is taken again, whatever the limit is now.
-                    if len as u64 > self.options.max_payload_bytes && !matches!(self.until, Until::Through(_)) {
-                        return Err(self.too_large());
-                    }
                     let position = Position::new(self.offset);
                     let data = self.buffer.split_to(len).freeze();
                     self.offset += len as u64;
                     return self.checked(Payload { position, arrival: self.arrival, data }).map(Some);
                 }
-                Split::Unit { skip, .. } => return Err(self.too_large(skip)),
                 Split::NeedMore if self.buffer.len() as u64 > self.file.options.max_payload_bytes => {
                     return Err(self.too_large(0));
                 }
@@ -331,6 +332,11 @@ impl Cursor {
             bytesize::ByteSize(self.file.options.max_payload_bytes)
         );
         stopped(&self.file.shard, reason)
+    }
+
+    /// This is a batch under way, read again.
+    fn reads_again(&self) -> bool {
+        matches!(self.reading.until, Until::Through(_))
     }
 
     /// A batch that is read again must end in the payload that it ended in.
@@ -382,7 +388,7 @@ impl Cursor {
 
     /// At the end of the content as it was: what now?
     fn look_for_more(&mut self, now: Timestamp) -> Result<End, SourceError> {
-        if matches!(self.reading.until, Until::Through(_)) {
+        if self.reads_again() {
             let reason = format!(
                 "the file shrank while a batch was under way: the batch ends at byte {}, the file at {}; restore the \
                  file to finish the batch",
