@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::open::{Manner, open, settings};
+use super::open::{open, settings};
 use super::output::{self, thousands};
 use super::progress::Bar;
 use super::{ConfigFile, Failure, block_on};
@@ -48,9 +48,7 @@ async fn catch_up(config: &Config) -> Result<Report, Failure> {
     let opened = open(config).await?;
     let clock = opened.ports.clock.clone();
     let started = clock.monotonic();
-    let concurrency = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let manner = Manner { concurrency, retry: RetryPolicy { give_up_after: Some(PATIENCE) } };
-    let settings = settings(config, opened.archive_id, &manner);
+    let settings = settings(config, opened.archive_id, RetryPolicy { give_up_after: Some(PATIENCE) });
     let (shutdown, totals) = (Shutdown::default(), Arc::new(Totals::default()));
     let shards = opened.ports.source.shards().await?;
     let bytes = shards.iter().filter_map(|shard| shard.end.bytes).sum();

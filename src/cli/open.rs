@@ -31,12 +31,6 @@ pub(super) struct Opened {
     _state: StateDir,
 }
 
-/// How a worker is to work; what the commands differ in.
-pub(super) struct Manner {
-    pub(super) concurrency: usize,
-    pub(super) retry: RetryPolicy,
-}
-
 /// Opens source, state and archive, in this order of complaints, and binds the state to the archive.
 pub(super) async fn open(config: &Config) -> Result<Opened, Failure> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
@@ -153,7 +147,7 @@ pub(super) fn look_at_leases(config: &Config, archive_id: Option<Uuid>) -> Resul
 }
 
 /// The settings of a worker under this configuration.
-pub(super) fn settings(config: &Config, archive_id: Uuid, manner: &Manner) -> Settings {
+pub(super) fn settings(config: &Config, archive_id: Uuid, retry: RetryPolicy) -> Settings {
     let memory = config.limits.memory.as_u64();
     Settings {
         worker: WorkerId::new(format!("{}", std::process::id())),
@@ -167,8 +161,8 @@ pub(super) fn settings(config: &Config, archive_id: Uuid, manner: &Manner) -> Se
             max_memory: memory,
         },
         memory,
-        concurrency: manner.concurrency,
+        concurrency: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         poll: config.source.file.poll.get(),
-        retry: manner.retry,
+        retry,
     }
 }

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use super::open::{Manner, open, settings};
+use super::open::{open, settings};
 use super::{ConfigFile, Failure, block_on};
 use crate::ops::retry::RetryPolicy;
 use crate::ops::shutdown::Signals;
@@ -22,9 +22,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     block_on(async {
         let signals = Signals::catch()?;
         let opened = open(&config).await?;
-        // Every shard is followed; the daemon waits for as long as a disk is full or an archive is away.
-        let manner = Manner { concurrency: usize::MAX, retry: RetryPolicy { give_up_after: None } };
-        let settings = settings(&config, opened.archive_id, &manner);
+        // The daemon waits for as long as a disk is full or an archive is away.
+        let settings = settings(&config, opened.archive_id, RetryPolicy { give_up_after: None });
         if config.metrics.listen.is_some() {
             tracing::warn!("metrics.listen is set, but this version serves no metrics yet");
         }

@@ -192,22 +192,3 @@ fn rows_are_a_function_of_themselves_under_any_order_of_dates() {
         assert_eq!((&a.key, a.sha256), (&b.key, b.sha256));
     }
 }
-
-/// `cargo test --release --lib encode::batch::tests::cost -- --ignored --nocapture`
-#[test]
-#[ignore = "a measurement, not a check"]
-#[allow(clippy::disallowed_methods)] // it measures time
-fn cost_of_a_row() {
-    let samples = generate(100_000);
-    for (format, compression) in [
-        (Format::Parquet, Compression::Zstd),
-        (Format::Parquet, Compression::None),
-        (Format::Ndjson, Compression::Zstd),
-        (Format::Ndjson, Compression::None),
-    ] {
-        let start = std::time::Instant::now();
-        let objects = finish(&samples, &Layout { format, compression, ..layout() });
-        let nanos = start.elapsed().as_nanos() / samples.len() as u128;
-        println!("{format:?} {compression:?}: {nanos} ns a row, {} bytes", objects[0].object.bytes.len());
-    }
-}

@@ -26,7 +26,7 @@ impl Lease {
     }
 
     /// Gives the lease up, so that another worker need not wait for it to expire.
-    pub async fn release(mut self) -> Result<(), LeaseError> {
+    pub async fn release(&mut self) -> Result<(), LeaseError> {
         self.write(|row| row.owner = None).await
     }
 

@@ -138,6 +138,13 @@ pub enum LeaseError {
     },
 }
 
+impl LeaseError {
+    /// Whether the same call may succeed later.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Unavailable { .. })
+    }
+}
+
 /// Where lease rows are kept. Every write is conditional and atomic.
 #[async_trait]
 pub trait LeaseStore: Send + Sync {

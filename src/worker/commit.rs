@@ -117,10 +117,9 @@ impl Commit<'_> {
 
     async fn write(&mut self, change: impl Fn(&mut crate::lease::LeaseRow)) -> Result<(), CommitError> {
         let clock = self.ports.clock.as_ref();
-        let may_pass = |error: &LeaseError| matches!(error, LeaseError::Unavailable { .. });
         let lease = tokio::sync::Mutex::new(&mut *self.lease);
         let write = || async { lease.lock().await.write(&change).await };
-        Ok(retry(self.settings.retry, clock, self.abort, may_pass, write).await?)
+        Ok(retry(self.settings.retry, clock, self.abort, LeaseError::may_pass, write).await?)
     }
 
     /// Puts one object, or adopts what an earlier attempt at this very batch put.

@@ -4,14 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tokio::task::{Id, JoinSet};
 
 use super::planner::startable;
-use super::shard_task::{Outcome, ShardTask};
+use super::shard_task::{Outcome, ShardTask, Turn};
 use super::{Settings, ShardError, ShardFailure, Shutdown, Totals};
 use crate::app::Ports;
 use crate::archive::chain::{self, ChainError};
 use crate::lease::{Lease, LeaseError, LeaseRow};
+use crate::ops::retry::retry;
 use crate::source::{Shard, ShardId, SourceError, Until};
 
 /// The longest pause before a shard that stopped with an error is started again.
@@ -51,6 +53,7 @@ pub struct Worker {
     tasks: JoinSet<Result<Outcome, ShardError>>,
     running: BTreeMap<Id, ShardId>,
     busy: BTreeSet<ShardId>,
+    turns: Arc<Semaphore>,
     /// The lease rows, as last seen.
     rows: BTreeMap<ShardId, LeaseRow>,
 }
@@ -62,6 +65,7 @@ impl Worker {
     pub fn new(ports: Ports, settings: Settings, shutdown: Shutdown, totals: Arc<Totals>) -> Self {
         Self {
             ports,
+            turns: Arc::new(Semaphore::new(settings.concurrency)),
             settings: Arc::new(settings),
             shutdown,
             totals,
@@ -160,9 +164,8 @@ impl Worker {
         if self.shutdown.graceful.is_cancelled() {
             return Vec::new();
         }
-        let room = self.settings.concurrency.saturating_sub(self.running.len());
         let startable = startable(shards, &self.rows, &self.busy, self.ports.leases.sole_worker());
-        startable.take(room).map(|shard| shard.id.clone()).collect()
+        startable.map(|shard| shard.id.clone()).collect()
     }
 
     async fn look_at_rows(&mut self) -> Result<(), LeaseError> {
@@ -207,10 +210,16 @@ impl Worker {
     fn start(&mut self, shard: &ShardId, until: Until) {
         let Some(row) = self.rows.get(shard).cloned() else { return };
         let (ports, settings) = (self.ports.clone(), self.settings.clone());
-        let (shutdown, totals) = (self.shutdown.clone(), self.totals.clone());
+        let (shutdown, totals, turns) = (self.shutdown.clone(), self.totals.clone(), self.turns.clone());
         let task = self.tasks.spawn(async move {
-            let lease = Lease::take(ports.leases.clone(), row, &settings.worker).await?;
-            ShardTask { ports, settings, shutdown, totals, lease, until }.run().await
+            let turn = tokio::select! {
+                turn = Turn::first(turns) => turn,
+                () = shutdown.graceful.cancelled() => return Ok(Outcome::Stopped),
+            };
+            let take = || Lease::take(ports.leases.clone(), row.clone(), &settings.worker);
+            let taken = retry(settings.retry, ports.clock.as_ref(), &shutdown.abort, LeaseError::may_pass, take);
+            let lease = taken.await?;
+            ShardTask { ports, settings, shutdown, totals, lease, until, turn }.run().await
         });
         self.running.insert(task.id(), shard.clone());
         self.busy.insert(shard.clone());

@@ -39,7 +39,7 @@ pub struct Settings {
     pub limits: Limits,
     /// The most bytes that all open batches may hold in memory together.
     pub memory: u64,
-    /// The most shards that a one-shot run reads at once.
+    /// The most shards that are read at the same time; those that have nothing to read don't count.
     pub concurrency: usize,
     /// How long a shard that is caught up waits before it looks again, and the source is asked for new shards.
     pub poll: Duration,

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::commit::{Commit, CommitError};
 use super::open_batch::{OpenBatch, claims};
@@ -15,6 +16,7 @@ use crate::dedupe::ClaimError;
 use crate::encode::EncodeError;
 use crate::lease::{Gap, Lease, LeaseError, Pending};
 use crate::ops::failpoint;
+use crate::ops::retry::retry;
 use crate::record::{Decoded, Unpacked, decode, unpack};
 use crate::source::{Next, Page, Payload, Reading, ShardId, ShardReader, SourceError, Until};
 
@@ -78,6 +80,33 @@ pub(super) struct ShardTask {
     pub(super) totals: Arc<Totals>,
     pub(super) lease: Lease,
     pub(super) until: Until,
+    pub(super) turn: Turn,
+}
+
+/// A shard's turn among those that are read at the same time. It is given up while the shard has nothing to do, so that
+/// any number of shards can be followed with the memory of a few.
+pub(super) struct Turn {
+    turns: Arc<Semaphore>,
+    held: Option<OwnedSemaphorePermit>,
+}
+
+impl Turn {
+    /// Waits for a turn.
+    pub(super) async fn first(turns: Arc<Semaphore>) -> Self {
+        let mut turn = Self { turns, held: None };
+        turn.take().await;
+        turn
+    }
+
+    async fn take(&mut self) {
+        if self.held.is_none() {
+            self.held = self.turns.clone().acquire_owned().await.ok();
+        }
+    }
+
+    fn give_up(&mut self) {
+        self.held = None;
+    }
 }
 
 impl ShardTask {
@@ -88,11 +117,17 @@ impl ShardTask {
             () = self.shutdown.abort.clone().cancelled_owned() => Ok(Outcome::Stopped),
             outcome = self.work() => outcome,
         };
-        match (outcome, self.lease.release().await) {
+        match (outcome, self.release().await) {
             // Whoever took the lease away has it now, and the reason is in the first error.
             (Err(error), _) => Err(error),
             (Ok(outcome), released) => released.map(|()| outcome).map_err(ShardError::from),
         }
+    }
+
+    async fn release(&mut self) -> Result<(), LeaseError> {
+        let (policy, clock, abort) = (self.settings.retry, self.ports.clock.as_ref(), &self.shutdown.abort);
+        let lease = tokio::sync::Mutex::new(&mut self.lease);
+        retry(policy, clock, abort, LeaseError::may_pass, || async { lease.lock().await.release().await }).await
     }
 
     async fn work(&mut self) -> Result<Outcome, ShardError> {
@@ -142,8 +177,11 @@ impl ShardTask {
             let window = open.as_ref().map(|batch| batch.window);
             let wake = match self.wait(reader.as_mut(), window, idle).await {
                 Ok(wake) => wake,
-                // What was read before the source failed is sound, and nobody can say when more can be read.
-                Err(error) => return self.close(open, CutReason::Stop).await.and(Err(error.into())),
+                Err(error) => {
+                    // What was read before the fault has claimed its identities: archived, it holds up no copy of it.
+                    self.close(open, CutReason::Stop).await?;
+                    return Err(error.into());
+                }
             };
             match wake {
                 Wake::Page(page) => {
@@ -172,26 +210,30 @@ impl ShardTask {
 
     /// The next page, or that the clock has closed the window, or that the worker stops. A shard that is caught up is
     /// asked again after a pause; only then does the clock close its window: before, there may be more of it to read.
-    async fn wait(&self, reader: &mut dyn ShardReader, open: Option<Window>, idle: bool) -> Result<Wake, SourceError> {
-        let clock = &self.ports.clock;
+    async fn wait(
+        &mut self,
+        reader: &mut dyn ShardReader,
+        open: Option<Window>,
+        idle: bool,
+    ) -> Result<Wake, SourceError> {
+        let clock = self.ports.clock.clone();
         let closes_in = open.map(|window| self.settings.limits.closes_in(window, clock.now()));
         if idle && closes_in == Some(Duration::ZERO) {
+            self.turn.take().await;
             return Ok(Wake::WindowOver);
         }
-        let pause = if idle {
-            closes_in.map_or(self.settings.poll, |left| left.min(self.settings.poll))
-        } else {
-            Duration::ZERO
-        };
+        let graceful = self.shutdown.graceful.clone();
         let next = async {
-            if !pause.is_zero() {
-                clock.sleep(pause).await;
+            if idle {
+                self.turn.give_up();
+                clock.sleep(closes_in.map_or(self.settings.poll, |left| left.min(self.settings.poll))).await;
+                self.turn.take().await;
             }
             reader.next().await.map(Wake::Page)
         };
         tokio::select! {
             biased;
-            () = self.shutdown.graceful.cancelled() => Ok(Wake::Stop),
+            () = graceful.cancelled() => Ok(Wake::Stop),
             page = next => page,
         }
     }

@@ -1,6 +1,7 @@
 //! One file, page by page.
 
-use std::io::{self, Read};
+use std::fs::Metadata;
+use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,18 +21,53 @@ use crate::source::{Checkpoint, Next, Page, Payload, Position, Reading, ShardId,
 /// How many bytes of payloads make a page, and how many are read at once.
 const PAGE_BYTES: usize = 1 << 20;
 
-/// Reads a file on a blocking thread, one page ahead of whoever asks for them.
+/// Reads a file on a blocking thread, one page ahead of whoever asks for them. The file is open only while there is
+/// something to read: a daemon follows more files than a process may have open.
 pub(super) struct FileReader {
-    shard: ShardId,
+    file: File,
     clock: Arc<dyn Clock>,
     state: State,
 }
 
-/// The cursor is here or with a page under way; a call that is cancelled leaves the page under way for the next call.
+/// Which file, and how it is read.
+#[derive(Clone)]
+struct File {
+    shard: ShardId,
+    path: PathBuf,
+    options: Arc<FileOptions>,
+}
+
+/// A call that is cancelled leaves the page under way for the next call.
 enum State {
-    Idle(Box<Cursor>),
-    Reading(JoinHandle<(Box<Cursor>, Result<Page, SourceError>)>),
+    Open(Box<Cursor>),
+    Reading(JoinHandle<Read>),
+    Parked(Box<Parked>),
     Failed,
+}
+
+/// What a blocking thread gives back.
+type Read = Result<(Page, State), SourceError>;
+
+/// A file whose end was reached, to be opened again once it has changed.
+struct Parked {
+    reading: Reading,
+    arrival: Timestamp,
+    seen: Seen,
+}
+
+/// What shows whether a file has changed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Seen {
+    device: u64,
+    inode: u64,
+    length: u64,
+    modified: Timestamp,
+}
+
+impl Seen {
+    fn of(metadata: &Metadata) -> Self {
+        Self { device: metadata.dev(), inode: metadata.ino(), length: metadata.len(), modified: modified(metadata) }
+    }
 }
 
 impl FileReader {
@@ -42,37 +78,64 @@ impl FileReader {
         clock: Arc<dyn Clock>,
         reading: Reading,
     ) -> Result<Self, SourceError> {
-        let name = shard.clone();
-        let opened = spawn_blocking(move || Cursor::open(name, path, options, reading)).await;
-        let cursor = opened.map_err(|panic| stopped(&shard, panic.to_string()))??;
-        Ok(Self { shard, clock, state: State::Idle(Box::new(cursor)) })
+        let file = File { shard, path, options };
+        let opening = file.clone();
+        let opened = spawn_blocking(move || Cursor::open(opening, reading, None)).await;
+        let cursor = opened.map_err(|panic| stopped(&file.shard, panic.to_string()))??;
+        Ok(Self { file, clock, state: State::Open(Box::new(cursor)) })
     }
 
-    fn read_on(&self, mut cursor: Box<Cursor>) -> State {
-        let now = self.clock.now();
-        State::Reading(spawn_blocking(move || {
-            let page = cursor.page(now);
-            (cursor, page)
-        }))
+    /// The next page of what is open or parked, on a blocking thread.
+    fn read(&self, state: State) -> JoinHandle<Read> {
+        let (file, now) = (self.file.clone(), self.clock.now());
+        spawn_blocking(move || {
+            let cursor = match state {
+                State::Open(cursor) => cursor,
+                State::Parked(parked) => match parked.wake(file)? {
+                    Woken::Changed(cursor) => cursor,
+                    Woken::Same(parked) => {
+                        let (next, read_through) = (Next::CaughtUp, now);
+                        let page = Page { payloads: Vec::new(), next, read_through, bytes: 0, gap: None };
+                        return Ok((page, State::Parked(parked)));
+                    }
+                },
+                State::Reading(_) | State::Failed => return Err(stopped(&file.shard, "its reader has failed".into())),
+            };
+            cursor.page(now)
+        })
     }
 }
 
 #[async_trait]
 impl ShardReader for FileReader {
     async fn next(&mut self) -> Result<Page, SourceError> {
-        match std::mem::replace(&mut self.state, State::Failed) {
-            State::Idle(cursor) => self.state = self.read_on(cursor),
-            state => self.state = state,
-        }
-        let State::Reading(page) = &mut self.state else {
-            return Err(stopped(&self.shard, "its reader has failed before".into()));
+        self.state = match std::mem::replace(&mut self.state, State::Failed) {
+            State::Reading(page) => State::Reading(page),
+            idle => State::Reading(self.read(idle)),
         };
-        let finished = page.await;
+        let State::Reading(page) = &mut self.state else { unreachable!("it was just set") };
+        let read = page.await;
         self.state = State::Failed;
-        let (cursor, page) = finished.map_err(|panic| stopped(&self.shard, panic.to_string()))?;
-        let page = page?;
-        self.state = if page.next == Next::More { self.read_on(cursor) } else { State::Idle(cursor) };
+        let (page, state) = read.map_err(|panic| stopped(&self.file.shard, panic.to_string()))??;
+        self.state = if page.next == Next::More { State::Reading(self.read(state)) } else { state };
         Ok(page)
+    }
+}
+
+/// What became of a parked file.
+enum Woken {
+    Changed(Box<Cursor>),
+    Same(Box<Parked>),
+}
+
+impl Parked {
+    fn wake(self: Box<Self>, file: File) -> Result<Woken, SourceError> {
+        let metadata = std::fs::metadata(&file.path).map_err(|error| io_error(&file.shard, &error))?;
+        // A line that is waited for is looked at again though nothing has changed but the time.
+        if Seen::of(&metadata) != self.seen || matches!(self.reading.until, Until::Target(_)) {
+            return Ok(Woken::Changed(Box::new(Cursor::open(file, self.reading, Some(self.arrival))?)));
+        }
+        Ok(Woken::Same(self))
     }
 }
 
@@ -86,15 +149,13 @@ enum End {
     Final,
 }
 
-/// A place in a file's content.
+/// A place in an open file's content.
 struct Cursor {
-    shard: ShardId,
-    path: PathBuf,
-    options: Arc<FileOptions>,
-    until: Until,
+    file: File,
+    /// What was asked for; its `after` moves along.
+    reading: Reading,
     content: Content,
-    /// The file that is open, as (device, inode).
-    file: (u64, u64),
+    seen: Seen,
     /// Content read and not yet taken.
     buffer: BytesMut,
     /// Where the buffer begins in the content.
@@ -108,54 +169,54 @@ struct Cursor {
     /// Why the compressed content could not be read any further.
     damage: Option<io::Error>,
     arrival: Timestamp,
-    /// The arrival time is given, not the file's.
-    arrival_fixed: bool,
-    /// The last page ended at the file's end, where it waits for more.
-    waiting: bool,
+    last: Option<Payload>,
     /// Stored bytes that pages have accounted for.
     reported: u64,
 }
 
 impl Cursor {
-    fn open(shard: ShardId, path: PathBuf, options: Arc<FileOptions>, reading: Reading) -> Result<Self, SourceError> {
-        let metadata = std::fs::metadata(&path).map_err(|error| io_error(&shard, &error))?;
+    /// Opens the file behind `reading.after`. `before` is the arrival time of what was read until now: what is found
+    /// within its window has it too.
+    fn open(file: File, reading: Reading, before: Option<Timestamp>) -> Result<Self, SourceError> {
+        let shard = &file.shard;
+        let metadata = std::fs::metadata(&file.path).map_err(|error| io_error(shard, &error))?;
         let stored_limit = match &reading.until {
             Until::Target(target) => target.before.as_u64().unwrap_or(u64::MAX),
             Until::Forever | Until::Through(_) => u64::MAX,
         };
-        let offset = checkpoint_offset(&shard, &reading.after)?;
-        let opened = Content::open(&path, stored_limit.max(offset), offset);
-        let (content, skipped) = opened.map_err(|error| io_error(&shard, &error))?;
         let visible = match &reading.until {
-            Until::Through(through) => payload_end(&shard, through)?,
+            Until::Through(through) => payload_end(shard, through)?,
             Until::Forever | Until::Target(_) => u64::MAX,
         };
+        let offset = checkpoint_offset(shard, &reading.after)?;
+        let opened = Content::open(&file.path, stored_limit.max(offset), offset);
+        let (content, skipped) = opened.map_err(|error| io_error(shard, &error))?;
+        let window = |arrival| Window::holding(arrival, file.options.window);
+        let noticed = modified(&metadata);
+        let before = before.filter(|&before| window(before) == window(noticed));
         let mut cursor = Self {
-            file: (metadata.dev(), metadata.ino()),
-            arrival: reading.arrival.unwrap_or_else(|| modified(&metadata)),
-            arrival_fixed: reading.arrival.is_some(),
-            until: reading.until,
+            seen: Seen::of(&metadata),
+            arrival: reading.arrival.or(before).unwrap_or(noticed),
             buffer: BytesMut::new(),
-            is_final: false,
-            damage: None,
-            waiting: false,
-            reported: 0,
-            shard,
-            path,
-            options,
-            content,
             offset: skipped,
             visible,
             enough: visible,
+            is_final: false,
+            damage: None,
+            last: None,
+            reported: if before.is_some() { content.stored_bytes() } else { 0 },
+            content,
+            file,
+            reading,
         };
-        cursor.resume(offset, &reading.after)?;
+        cursor.resume(offset)?;
         Ok(cursor)
     }
 
     /// Proves that the payload at the checkpoint is still there, and steps over it.
-    fn resume(&mut self, offset: u64, after: &Checkpoint) -> Result<(), SourceError> {
-        let Checkpoint::At { position, bytes, .. } = after else { return Ok(()) };
-        let length = usize::try_from(*bytes).unwrap_or(usize::MAX);
+    fn resume(&mut self, offset: u64) -> Result<(), SourceError> {
+        let Checkpoint::At { position, bytes, .. } = self.reading.after.clone() else { return Ok(()) };
+        let length = usize::try_from(bytes).unwrap_or(usize::MAX);
         while self.offset == offset && self.buffer.len() < length {
             if self.fill(length - self.buffer.len())? == 0 {
                 break;
@@ -168,26 +229,23 @@ impl Cursor {
                  give the new content a name of its own",
                 offset + bytes
             );
-            return Err(stopped(&self.shard, reason));
+            return Err(stopped(&self.file.shard, reason));
         }
         let payload = self.buffer.split_to(length);
         self.offset += bytes;
-        if Checkpoint::at(position.clone(), &payload) != *after {
+        if Checkpoint::at(position, &payload) != self.reading.after {
             let reason = format!(
                 "the file was replaced or changed: the record at byte {offset} is not the one that was archived from \
                  there; restore it, or give the new content a name of its own"
             );
-            return Err(stopped(&self.shard, reason));
+            return Err(stopped(&self.file.shard, reason));
         }
         Ok(())
     }
 
-    fn page(&mut self, now: Timestamp) -> Result<Page, SourceError> {
+    fn page(mut self: Box<Self>, now: Timestamp) -> Read {
         let mut payloads = Vec::new();
         let mut taken = 0;
-        if std::mem::take(&mut self.waiting) {
-            self.look_for_more(now)?;
-        }
         let next = loop {
             if taken >= PAGE_BYTES {
                 break Next::More;
@@ -210,10 +268,7 @@ impl Cursor {
                 Ok(None) if self.damage.is_some() && !payloads.is_empty() => break Next::More,
                 Ok(None) => match self.look_for_more(now)? {
                     End::More => {}
-                    End::Wait => {
-                        self.waiting = true;
-                        break Next::CaughtUp;
-                    }
+                    End::Wait => break Next::CaughtUp,
                     End::Final => self.is_final = true,
                 },
             }
@@ -221,8 +276,19 @@ impl Cursor {
         let stored = self.content.stored_bytes();
         let bytes = stored.saturating_sub(self.reported);
         self.reported = stored;
+        if let Some(last) = payloads.last() {
+            self.last = Some(Payload::clone(last));
+        }
         let read_through = if next == Next::More { self.arrival } else { now };
-        Ok(Page { payloads, next, read_through, bytes, gap: None })
+        let page = Page { payloads, next, read_through, bytes, gap: None };
+        let state = if next == Next::CaughtUp { State::Parked(Box::new(self.park())) } else { State::Open(self) };
+        Ok((page, state))
+    }
+
+    /// Closes the file until it changes. A begun line is read again then.
+    fn park(self) -> Parked {
+        let after = self.last.map_or(self.reading.after, |last| last.checkpoint());
+        Parked { reading: Reading { after, ..self.reading }, arrival: self.arrival, seen: self.seen }
     }
 
     /// Everything that this reader was asked for has been taken.
@@ -235,7 +301,7 @@ impl Cursor {
         while !self.buffer.is_empty() {
             match split(&self.buffer, self.is_final || self.all_is_buffered()) {
                 Split::Blank { len } => self.skip(len),
-                Split::Unit { skip, len } => {
+                Split::Unit { skip, len } if len as u64 <= self.file.options.max_payload_bytes => {
                     self.skip(skip);
                     // What a batch under way has taken is taken again, whatever the limit is now.
                     if len as u64 > self.options.max_payload_bytes && !matches!(self.until, Until::Through(_)) {
@@ -246,8 +312,9 @@ impl Cursor {
                     self.offset += len as u64;
                     return self.checked(Payload { position, arrival: self.arrival, data }).map(Some);
                 }
-                Split::NeedMore if self.buffer.len() as u64 > self.options.max_payload_bytes => {
-                    return Err(self.too_large());
+                Split::Unit { skip, .. } => return Err(self.too_large(skip)),
+                Split::NeedMore if self.buffer.len() as u64 > self.file.options.max_payload_bytes => {
+                    return Err(self.too_large(0));
                 }
                 Split::NeedMore => return Ok(None),
             }
@@ -255,27 +322,27 @@ impl Cursor {
         Ok(None)
     }
 
-    /// The buffer begins with a value that is larger than may be read.
-    fn too_large(&self) -> SourceError {
-        let blank = self.buffer.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
+    /// The value behind `skip` bytes can't be held.
+    fn too_large(&self, skip: usize) -> SourceError {
+        let blank = self.buffer[skip..].iter().take_while(|byte| byte.is_ascii_whitespace()).count();
         let reason = format!(
             "the value at byte {} is larger than limits.max_payload_bytes ({}); raise it to read this file",
-            self.offset + blank as u64,
-            bytesize::ByteSize(self.options.max_payload_bytes)
+            self.offset + (skip + blank) as u64,
+            bytesize::ByteSize(self.file.options.max_payload_bytes)
         );
-        stopped(&self.shard, reason)
+        stopped(&self.file.shard, reason)
     }
 
     /// A batch that is read again must end in the payload that it ended in.
     fn checked(&self, payload: Payload) -> Result<Payload, SourceError> {
-        match &self.until {
+        match &self.reading.until {
             Until::Through(through) if self.offset >= self.visible && payload.checkpoint() != *through => {
                 let reason = format!(
                     "the file was changed while a batch was under way: the record at byte {} is not the one that the \
                      batch ended with; restore the file to finish the batch",
                     payload.position.sequence
                 );
-                Err(stopped(&self.shard, reason))
+                Err(stopped(&self.file.shard, reason))
             }
             _ => Ok(payload),
         }
@@ -309,54 +376,49 @@ impl Cursor {
                 self.damage = Some(error);
                 Ok(0)
             }
-            Err(error) => Err(io_error(&self.shard, &error)),
+            Err(error) => Err(io_error(&self.file.shard, &error)),
         }
     }
 
     /// At the end of the content as it was: what now?
     fn look_for_more(&mut self, now: Timestamp) -> Result<End, SourceError> {
-        if matches!(self.until, Until::Through(_)) {
+        if matches!(self.reading.until, Until::Through(_)) {
             let reason = format!(
                 "the file shrank while a batch was under way: the batch ends at byte {}, the file at {}; restore the \
                  file to finish the batch",
                 self.visible,
                 self.offset + self.buffer.len() as u64
             );
-            return Err(stopped(&self.shard, reason));
+            return Err(stopped(&self.file.shard, reason));
         }
-        let metadata = std::fs::metadata(&self.path).map_err(|error| io_error(&self.shard, &error))?;
-        if (metadata.dev(), metadata.ino()) != self.file || metadata.len() < self.content.stored_bytes() {
-            let reason = "the file shrank or was replaced while it was read; give new content a name of its own";
-            return Err(stopped(&self.shard, reason.into()));
+        if self.reading.until == Until::Forever {
+            if let Some(damage) = &self.damage {
+                tracing::warn!(shard = %self.file.shard, byte = self.offset, error = %damage,
+                    "the compressed file ends in the middle or is damaged; waiting for it to change");
+            }
+            return Ok(End::Wait);
         }
+        if self.damage.is_some() {
+            return Err(self.damaged());
+        }
+        let metadata = std::fs::metadata(&self.file.path).map_err(|error| io_error(&self.file.shard, &error))?;
         let grown = metadata.len() > self.content.stored_bytes();
-        match self.until {
-            Until::Forever if grown => self.grow(&metadata).map(|()| End::More),
-            Until::Forever => Ok(self.wait()),
-            _ if self.damage.is_some() => Err(self.damaged()),
-            _ if self.buffer.is_empty() => Ok(End::Final),
+        match () {
+            () if self.buffer.is_empty() => Ok(End::Final),
             // A line that its writer had begun: it is taken whole, though its end lies behind the target.
-            _ if grown && self.content.is_plain() => {
+            () if grown && self.content.is_plain() => {
                 self.enough = self.content.stored_bytes();
                 self.content.set_limit(metadata.len());
                 Ok(End::More)
             }
-            _ if is_whole(&self.buffer) => Ok(End::Final),
-            _ if now.duration_since(modified(&metadata)) >= self.settle() => Ok(End::Final),
-            _ => Ok(End::Wait),
+            () if is_whole(&self.buffer) => Ok(End::Final),
+            () if now.duration_since(modified(&metadata)) >= self.settle() => Ok(End::Final),
+            () => Ok(End::Wait),
         }
     }
 
     fn settle(&self) -> jiff::SignedDuration {
-        jiff::SignedDuration::try_from(self.options.settle).unwrap_or(jiff::SignedDuration::MAX)
-    }
-
-    fn wait(&mut self) -> End {
-        if let Some(damage) = &self.damage {
-            tracing::warn!(shard = %self.shard, byte = self.offset, error = %damage,
-                "the compressed file ends in the middle or is damaged; waiting for the rest of it");
-        }
-        End::Wait
+        jiff::SignedDuration::try_from(self.file.options.settle).unwrap_or(jiff::SignedDuration::MAX)
     }
 
     fn damaged(&mut self) -> SourceError {
@@ -366,25 +428,7 @@ impl Cursor {
              archived, nothing is skipped: restore the file and run again",
             self.offset + self.buffer.len() as u64
         );
-        stopped(&self.shard, reason)
-    }
-
-    /// The file has grown: what is new arrives now.
-    fn grow(&mut self, metadata: &std::fs::Metadata) -> Result<(), SourceError> {
-        let noticed = modified(metadata);
-        let window = |arrival| Window::holding(arrival, self.options.window);
-        if !self.arrival_fixed && window(noticed) != window(self.arrival) {
-            self.arrival = noticed;
-        }
-        if !self.content.is_plain() {
-            // A decoder that has seen its end reads no further: begin again, and pass over what is taken.
-            let skip = self.offset + self.buffer.len() as u64;
-            let opened = Content::open(&self.path, u64::MAX, skip);
-            let (content, skipped) = opened.map_err(|error| io_error(&self.shard, &error))?;
-            self.damage = (skipped < skip).then(|| io::ErrorKind::UnexpectedEof.into());
-            self.content = content;
-        }
-        Ok(())
+        stopped(&self.file.shard, reason)
     }
 }
 

@@ -311,7 +311,7 @@ async fn a_follower_notices_that_its_file_was_replaced() {
     files.write("new", "{\"x\":1}\n{\"y\":2}\n");
     fs::rename(files.directory.path().join("new"), files.directory.path().join("f")).unwrap();
     let error = drain(reader.as_mut()).await.unwrap_err().to_string();
-    assert!(error.contains("shrank or was replaced while it was read"), "{error}");
+    assert!(error.contains("the file was replaced or changed: the record at byte 0"), "{error}");
 }
 
 #[tokio::test]

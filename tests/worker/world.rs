@@ -1,0 +1,282 @@
+//! A worker over in-memory ports, with faults on order.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use auditlake::app::Ports;
+use auditlake::archive::manifest::Manifest;
+use auditlake::archive::{ArchiveError, ArchiveStore, Listed, MemoryArchive, Put, identity};
+use auditlake::batch::Limits;
+use auditlake::dedupe::memory::MemoryClaims;
+use auditlake::encode::{Compression, Format, Layout, PartitionKey};
+use auditlake::lease::memory::MemoryLeases;
+use auditlake::lease::{LeaseError, LeaseRow, LeaseStore, WorkerId};
+use auditlake::ops::clock::Clock;
+use auditlake::ops::retry::RetryPolicy;
+use auditlake::record::{IdentityKey, Rules};
+use auditlake::source::memory::MemorySource;
+use auditlake::source::{ShardId, Source, SourceKind};
+use auditlake::verify::{ObjectRows, Options, Report, verify};
+use auditlake::worker::{Settings, Shutdown, Summary, Totals, Worker};
+use bytes::Bytes;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+pub(crate) const ARCHIVE_ID: Uuid = Uuid::from_u128(0xa11d);
+
+/// Time that passes only when everything waits for it.
+pub(crate) struct PausedClock {
+    base: Timestamp,
+    started: tokio::time::Instant,
+}
+
+#[async_trait]
+impl Clock for PausedClock {
+    fn now(&self) -> Timestamp {
+        self.base + self.started.elapsed()
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    #[allow(clippy::disallowed_methods)] // this is the clock
+    async fn sleep(&self, duration: Duration) {
+        tokio::time::sleep(duration).await;
+    }
+}
+
+/// What the faulty ports do to the next calls.
+#[derive(Default)]
+pub(crate) struct Faults {
+    /// Puts of keys that begin so fail, for as long as it is set.
+    pub(crate) refuse_puts: Mutex<Option<String>>,
+    /// Of this many puts, every other one takes effect and loses its answer.
+    pub(crate) lost_puts: AtomicU64,
+    /// Of this many lease writes, the same.
+    pub(crate) lost_writes: AtomicU64,
+    /// Before the write of this number (from 1), another worker takes the lease.
+    pub(crate) steal_at: AtomicU64,
+    writes: AtomicU64,
+}
+
+/// Whether this call's answer is lost: every other one's, as long as there are any left to lose.
+fn is_lost(left: &AtomicU64) -> bool {
+    left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok_and(|left| left % 2 == 0)
+}
+
+struct FaultyArchive(Arc<MemoryArchive>, Arc<Faults>);
+
+#[async_trait]
+impl ArchiveStore for FaultyArchive {
+    async fn put_if_absent(&self, key: &str, body: Bytes) -> Result<Put, ArchiveError> {
+        let unavailable = |reason: &str| ArchiveError::Unavailable { key: key.into(), reason: reason.into() };
+        if self.1.refuse_puts.lock().unwrap().as_ref().is_some_and(|prefix| key.starts_with(prefix)) {
+            return Err(unavailable("refused"));
+        }
+        let put = self.0.put_if_absent(key, body).await?;
+        if is_lost(&self.1.lost_puts) { Err(unavailable("the answer was lost")) } else { Ok(put) }
+    }
+
+    async fn get(&self, key: &str) -> Result<Option<Bytes>, ArchiveError> {
+        self.0.get(key).await
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<Listed>, ArchiveError> {
+        self.0.list(prefix).await
+    }
+}
+
+struct FaultyLeases(Arc<MemoryLeases>, Arc<Faults>);
+
+#[async_trait]
+impl LeaseStore for FaultyLeases {
+    async fn list(&self) -> Result<Vec<LeaseRow>, LeaseError> {
+        self.0.list().await
+    }
+
+    async fn get(&self, shard: &ShardId) -> Result<Option<LeaseRow>, LeaseError> {
+        self.0.get(shard).await
+    }
+
+    async fn create(&self, row: &LeaseRow) -> Result<(), LeaseError> {
+        self.0.create(row).await
+    }
+
+    async fn replace(&self, row: &LeaseRow) -> Result<(), LeaseError> {
+        let write = 1 + self.1.writes.fetch_add(1, Ordering::SeqCst);
+        if write == self.1.steal_at.load(Ordering::SeqCst) {
+            let mut stolen = self.0.get(&row.shard).await?.unwrap();
+            stolen.counter += 1;
+            stolen.owner = Some(WorkerId::new("thief"));
+            self.0.replace(&stolen).await?;
+        }
+        self.0.replace(row).await?;
+        if is_lost(&self.1.lost_writes) {
+            return Err(LeaseError::Unavailable { reason: "the answer was lost".into() });
+        }
+        Ok(())
+    }
+
+    fn sole_worker(&self) -> bool {
+        self.0.sole_worker()
+    }
+}
+
+/// Everything that outlives a worker.
+pub(crate) struct World {
+    pub(crate) source: MemorySource,
+    pub(crate) archive: Arc<MemoryArchive>,
+    pub(crate) leases: Arc<MemoryLeases>,
+    pub(crate) claims: Arc<MemoryClaims>,
+    pub(crate) faults: Arc<Faults>,
+    pub(crate) totals: Arc<Totals>,
+    pub(crate) shutdown: Shutdown,
+    pub(crate) settings: Settings,
+    clock: Arc<PausedClock>,
+}
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        let base: Timestamp = "2026-11-21T09:31:00Z".parse().unwrap();
+        let archive = Arc::new(MemoryArchive::new());
+        identity::open_or_create(archive.as_ref(), base, || ARCHIVE_ID).await.unwrap();
+        Self {
+            source: MemorySource::new(),
+            archive,
+            leases: Arc::new(MemoryLeases::for_a_sole_worker()),
+            claims: Arc::new(MemoryClaims::new()),
+            faults: Arc::default(),
+            totals: Arc::default(),
+            shutdown: Shutdown::default(),
+            settings: settings(),
+            clock: Arc::new(PausedClock { base, started: tokio::time::Instant::now() }),
+        }
+    }
+
+    fn worker(&self) -> Worker {
+        let ports = Ports {
+            source: Arc::new(self.source.clone()),
+            claims: self.claims.clone(),
+            archive: Arc::new(FaultyArchive(self.archive.clone(), self.faults.clone())),
+            leases: Arc::new(FaultyLeases(self.leases.clone(), self.faults.clone())),
+            clock: self.clock.clone(),
+        };
+        Worker::new(ports, self.settings.clone(), self.shutdown.clone(), self.totals.clone())
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    pub(crate) async fn sleep(&self, duration: Duration) {
+        self.clock.sleep(duration).await;
+    }
+
+    pub(crate) async fn catch_up(&self) -> Summary {
+        let shards = self.source.shards().await.unwrap();
+        self.worker().catch_up(shards).await.unwrap()
+    }
+
+    /// Runs the daemon beside `meanwhile`, then stops it.
+    pub(crate) async fn run_while(&self, meanwhile: impl Future<Output = ()>) -> Summary {
+        let worker = self.worker();
+        let stop = async {
+            meanwhile.await;
+            self.shutdown.graceful.cancel();
+        };
+        tokio::join!(worker.run(), stop).0.unwrap()
+    }
+
+    pub(crate) fn put(&self, shard: &str, record: &Value) {
+        self.put_at(shard, record, self.now());
+    }
+
+    pub(crate) fn put_at(&self, shard: &str, record: &Value, arrival: Timestamp) {
+        self.source.append(&ShardId::new(shard), record.to_string(), arrival);
+    }
+
+    pub(crate) async fn row(&self, shard: &str) -> LeaseRow {
+        self.leases.get(&ShardId::new(shard)).await.unwrap().unwrap()
+    }
+
+    pub(crate) async fn keys(&self, prefix: &str) -> Vec<String> {
+        self.archive.list(prefix).await.unwrap().into_iter().map(|listed| listed.key).collect()
+    }
+
+    /// Every row of the objects under `prefix`, with how often each `log_id` (or position) stands there.
+    pub(crate) async fn archived(&self) -> BTreeMap<String, usize> {
+        let mut found = BTreeMap::new();
+        for key in self.keys("events/").await {
+            let body = self.archive.get(&key).await.unwrap().unwrap();
+            for line in String::from_utf8(body.to_vec()).unwrap().lines() {
+                let row: Value = serde_json::from_str(line).unwrap();
+                *found.entry(row["log_id"].as_str().unwrap().to_owned()).or_default() += 1;
+            }
+        }
+        found
+    }
+
+    pub(crate) async fn manifests(&self) -> Vec<Manifest> {
+        let mut manifests = Vec::new();
+        for key in self.keys("_manifests/").await {
+            manifests.push(serde_json::from_slice(&self.archive.get(&key).await.unwrap().unwrap()).unwrap());
+        }
+        manifests
+    }
+
+    pub(crate) async fn proof(&self) -> Report {
+        let options = Options::default();
+        let leases = Some(self.leases.as_ref() as &dyn LeaseStore);
+        verify(self.archive.as_ref(), leases, Arc::new(ObjectRows), &options, &mut |_| ()).await.unwrap()
+    }
+
+    pub(crate) async fn assert_proved(&self) {
+        let report = self.proof().await;
+        assert!(report.is_intact() && report.tail_proved, "{report:#?}");
+    }
+}
+
+fn settings() -> Settings {
+    Settings {
+        worker: WorkerId::new("worker-1"),
+        archive_id: ARCHIVE_ID,
+        identity: IdentityKey::of_archive(ARCHIVE_ID),
+        layout: Layout {
+            format: Format::Ndjson,
+            compression: Compression::None,
+            compression_level: 0,
+            partition_by: vec![PartitionKey::Dt],
+            keep_raw: true,
+            source_label: "test".into(),
+            source_kind: SourceKind::Kinesis,
+            rules: Rules { trusted_proxies: Vec::new(), max_payload_bytes: 1 << 20 },
+        },
+        limits: Limits {
+            window: Duration::from_mins(30),
+            max_records: 1_000_000,
+            max_bytes: 1 << 40,
+            max_memory: 1 << 40,
+        },
+        memory: 1 << 40,
+        concurrency: 4,
+        poll: Duration::from_secs(1),
+        retry: RetryPolicy { give_up_after: Some(Duration::from_secs(30)) },
+    }
+}
+
+/// A record of this id.
+pub(crate) fn record(id: impl std::fmt::Display) -> Value {
+    record_at(id, "2026-11-21T09:31:00Z")
+}
+
+pub(crate) fn record_at(id: impl std::fmt::Display, emit_time: &str) -> Value {
+    json!({
+        "log_id": id.to_string(), "version": 2, "emit_time": emit_time, "operation": "UpdateNamespace",
+        "status": "OK", "principal": {"type": "user", "name": "alice@example.com"},
+    })
+}
