@@ -26,8 +26,10 @@ const STEPS: [&str; 18] = [
     "committed:6",
 ];
 
+const PLAN: Plan = Plan { seed: 3, lines: 1_800, files: 2, pad: 0 };
+
 fn corpus() -> Corpus {
-    Plan { seed: 3, lines: 1_800, files: 2, pad: 0 }.corpus()
+    PLAN.corpus()
 }
 
 fn workspace(corpus: &Corpus) -> Workspace {
@@ -97,7 +99,7 @@ fn killed_after_every_commit_it_gets_to_the_end_a_batch_at_a_time() {
 
 #[test]
 fn status_shows_the_batch_under_way() {
-    let workspace = workspace(&corpus());
+    let workspace = workspace(&Plan { files: 1, ..PLAN }.corpus());
     die_at(&workspace, "prepared");
     let status = workspace.run(&["status", "--json"]).expect(0).json();
     let pending: Vec<&Value> =
