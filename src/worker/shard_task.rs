@@ -195,7 +195,11 @@ impl ShardTask {
                     }
                     match page.next {
                         Next::More => idle = false,
-                        Next::CaughtUp => idle = true,
+                        Next::CaughtUp => {
+                            if !std::mem::replace(&mut idle, true) {
+                                tracing::debug!(shard = %self.shard(), "caught up");
+                            }
+                        }
                         Next::Reached => return self.close(open, CutReason::Target).await.map(|()| Outcome::Done),
                         Next::ShardEnd => return self.end(open, &page).await.map(|()| Outcome::Done),
                     }

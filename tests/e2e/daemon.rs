@@ -75,9 +75,9 @@ fn three_records_and_then_silence_are_archived_when_their_window_ends() {
 fn either_signal_in_the_middle_of_a_window_commits_what_was_read() {
     for name in ["TERM", "INT"] {
         let (workspace, mut truth) = follow("1d");
-        let path = workspace.feed("a.ndjson", lines(&mut truth, 0..50));
+        workspace.feed("a.ndjson", lines(&mut truth, 0..50));
         let process = workspace.start(&["run"]);
-        process.wait_until_read(&path);
+        process.wait_until_caught_up("a.ndjson");
         assert_eq!(workspace.manifests(), 0, "the window is open");
         let asked = Instant::now();
         process.signal(name);
@@ -147,9 +147,9 @@ fn a_line_without_its_end_that_was_stopped_upon_is_read_whole_the_next_time() {
     let (workspace, mut truth) = follow("1d");
     let whole = lines(&mut truth, 0..3);
     let (first, second) = whole.split_at(whole.len() - 100);
-    let path = workspace.feed("a.ndjson", first);
+    workspace.feed("a.ndjson", first);
     let process = workspace.start(&["run"]);
-    process.wait_until_read(&path);
+    process.wait_until_caught_up("a.ndjson");
     stop(process);
     assert_eq!(workspace.archived_rows(), 2);
     workspace.append("a.ndjson", second);

@@ -2,7 +2,7 @@
 
 use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -70,6 +70,7 @@ pub struct Process {
 impl Process {
     /// Starts it.
     pub fn start(command: &mut Command) -> Self {
+        command.env("RUST_LOG", "info,auditlake::worker=debug");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let (stdout, out) = collect(child.stdout.take().unwrap());
@@ -123,26 +124,11 @@ impl Process {
         Output { status, stdout, stderr }.into()
     }
 
-    /// Waits until it has read a file to its end. The kernel tells how far its descriptor stands.
+    /// Waits until a daemon has read a shard to its end and waits for more of it.
     #[track_caller]
-    pub fn wait_until_read(&self, path: &Path) {
-        let length = path.metadata().unwrap().len();
-        wait_until(&format!("{} is read", path.display()), || self.position_in(path) == Some(length));
-        // From the page to the batch it is microseconds; a loaded machine gets a thousand times that.
-        thread::sleep(Duration::from_millis(300));
-    }
-
-    fn position_in(&self, path: &Path) -> Option<u64> {
-        let folder = format!("/proc/{}", self.id());
-        let wanted = path.canonicalize().ok()?;
-        for entry in std::fs::read_dir(format!("{folder}/fd")).ok()?.flatten() {
-            if std::fs::read_link(entry.path()).is_ok_and(|link| link == wanted) {
-                let name = entry.file_name().into_string().ok()?;
-                let text = std::fs::read_to_string(format!("{folder}/fdinfo/{name}")).ok()?;
-                return text.lines().find_map(|line| line.strip_prefix("pos:"))?.trim().parse().ok();
-            }
-        }
-        None
+    pub fn wait_until_caught_up(&self, shard: &str) {
+        let is_it = |line: &str| line.contains("\"caught up\"") && line.contains(&format!("\"{shard}\""));
+        wait_until(&format!("{shard} is read"), || self.stderr().lines().any(is_it));
     }
 }
 
