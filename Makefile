@@ -64,6 +64,10 @@ examples: ## makes examples/audit and examples/expected.json anew
 bench-claims: ## compares ways of keeping claims (benches/claims)
 	cd benches/claims && cargo run --release
 
+.PHONY: bench-memory
+bench-memory: build ## time and peak memory of catch-up and verify on 5,000,000 made-up records
+	$(PYTHON) benches/memory.py
+
 .PHONY: clean-example
 clean-example: ## removes ./state and ./archive, which config/local.toml makes
 	rm -rf state archive

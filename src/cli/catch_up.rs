@@ -136,7 +136,7 @@ impl Report {
             ("seconds", format!("{:.1}", self.seconds)),
         ]);
         let width = rows.iter().map(|(_, value)| value.len()).max().unwrap_or(0);
-        let lines = rows.iter().map(|(name, value)| format!("  {name:<20} {value:>width$}"));
+        let lines = rows.iter().map(|(name, value)| format!("  {name:<22} {value:>width$}"));
         let failed = self.failures.iter().map(|failure| format!("failed: {}", failure.error_with_shard()));
         let all: Vec<String> = [self.headline().into()].into_iter().chain(lines).chain(failed).collect();
         all.join("\n")

@@ -27,7 +27,7 @@ pub(super) struct Arguments {
 #[derive(Serialize)]
 struct ShardStatus {
     shard: String,
-    /// `waiting` (nothing read yet), `reading`, `ended`, or `gone` (the source no longer has it).
+    /// `waiting` (nothing read yet), `reading`, `caught up`, `ended`, or `gone` (the source no longer has it).
     state: &'static str,
     owner: Option<String>,
     checkpoint: Checkpoint,
@@ -89,6 +89,7 @@ impl ShardStatus {
         let state = match row.checkpoint {
             _ if row.ended => "ended",
             _ if !listed => "gone",
+            _ if lag_bytes == Some(0) => "caught up",
             Checkpoint::TrimHorizon => "waiting",
             Checkpoint::At { .. } => "reading",
         };
