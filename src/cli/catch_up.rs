@@ -7,9 +7,9 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::open::{open, settings};
-use super::output::{self, thousands};
+use super::output::thousands;
 use super::progress::Bar;
-use super::{ConfigFile, Failure, block_on};
+use super::{Failure, Reporting, block_on};
 use crate::config::Config;
 use crate::ops::clock::Clock;
 use crate::ops::retry::RetryPolicy;
@@ -20,27 +20,12 @@ use crate::worker::{Shutdown, Summary, Tally, Totals, Worker};
 /// For how long a one-shot run tries a step again that may succeed later. Somebody waits for it.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-#[derive(clap::Args)]
-pub(super) struct Arguments {
-    #[command(flatten)]
-    config: ConfigFile,
-    /// Prints the summary as JSON.
-    #[arg(long)]
-    json: bool,
-}
-
-pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let config = arguments.config.load()?;
+pub(super) fn run(reporting: &Reporting) -> Result<ExitCode, Failure> {
+    let config = reporting.load()?;
     telemetry::start("warn");
-    block_on(async {
-        let report = catch_up(&config).await?;
-        if arguments.json {
-            output::json(&report)?;
-        } else {
-            output::text(&report.render())?;
-        }
-        Ok(report.exit_code())
-    })
+    let report = block_on(catch_up(&config))?;
+    reporting.print(&report, Report::render)?;
+    Ok(report.exit_code())
 }
 
 async fn catch_up(config: &Config) -> Result<Report, Failure> {

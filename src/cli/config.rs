@@ -4,16 +4,13 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
-use super::{ConfigFile, Failure, output};
+use super::{Failure, Reporting, output};
 use crate::config::{Config, schema};
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
-    config: ConfigFile,
-    /// Prints it as JSON.
-    #[arg(long)]
-    json: bool,
+    reporting: Reporting,
     #[command(subcommand)]
     what: Option<What>,
 }
@@ -27,14 +24,15 @@ enum What {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    match arguments.what {
-        Some(What::Schema) => output::json(&schema())?,
-        Some(What::Defaults) => print(&Config::default(), arguments.json)?,
-        None => print(&arguments.config.load()?, arguments.json)?,
-    }
+    let config = match arguments.what {
+        Some(What::Schema) => {
+            output::json(&schema())?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Some(What::Defaults) => Config::default(),
+        None => arguments.reporting.load()?,
+    };
+    let text = toml::to_string_pretty(&config)?;
+    arguments.reporting.print(&config, |_| text.trim_end().into())?;
     Ok(ExitCode::SUCCESS)
-}
-
-fn print(config: &Config, json: bool) -> anyhow::Result<()> {
-    if json { output::json(config) } else { output::text(toml::to_string_pretty(config)?.trim_end()) }
 }

@@ -22,6 +22,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use serde::Serialize;
 
 use crate::config::Config;
 
@@ -36,15 +37,15 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// The daemon: archives what arrives, until SIGTERM or SIGINT.
-    Run(run::Arguments),
+    Run(ConfigFile),
     /// Archives all there is now, shows progress, prints a summary and exits.
-    CatchUp(catch_up::Arguments),
+    CatchUp(Reporting),
     /// Shows shards, owners, checkpoints, what is left to read, and batches under way.
-    Status(status::Arguments),
+    Status(Reporting),
     /// Reads the archive back and proves that nothing is missing, altered, added or doubled.
     Verify(verify::Arguments),
     /// Makes leases, checkpoints and claims anew from the archive alone.
-    RebuildState(rebuild_state::Arguments),
+    RebuildState(Reporting),
     /// Prints the SQL that opens the archive.
     Ddl(ddl::Arguments),
     /// Prints the effective configuration; `config schema` its JSON Schema, `config defaults` the defaults.
@@ -63,6 +64,27 @@ struct ConfigFile {
 impl ConfigFile {
     fn load(&self) -> Result<Config, Failure> {
         crate::config::load(self.config.as_deref(), std::env::vars()).map_err(Failure::configuration)
+    }
+}
+
+/// The arguments of a command that reports, to people or to a program.
+#[derive(Args)]
+struct Reporting {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// Prints JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Reporting {
+    fn load(&self) -> Result<Config, Failure> {
+        self.config.load()
+    }
+
+    /// Writes the report as it was asked for.
+    fn print<T: Serialize>(&self, report: &T, render: impl FnOnce(&T) -> String) -> Result<(), Failure> {
+        Ok(if self.json { output::json(report) } else { output::text(&render(report)) }?)
     }
 }
 
@@ -92,11 +114,11 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match arguments.command {
-        Command::Run(arguments) => run::run(&arguments),
-        Command::CatchUp(arguments) => catch_up::run(&arguments),
-        Command::Status(arguments) => status::run(&arguments),
+        Command::Run(config) => run::run(&config),
+        Command::CatchUp(reporting) => catch_up::run(&reporting),
+        Command::Status(reporting) => status::run(&reporting),
         Command::Verify(arguments) => verify::run(&arguments),
-        Command::RebuildState(arguments) => rebuild_state::run(&arguments),
+        Command::RebuildState(reporting) => rebuild_state::run(&reporting),
         Command::Ddl(arguments) => ddl::run(&arguments),
         Command::Config(arguments) => config::run(&arguments),
     };

@@ -5,21 +5,12 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use super::open::{claim_options, open_state, read_archive, state_failure};
-use super::{ConfigFile, Failure, block_on, output};
+use super::{Failure, Reporting, block_on, output};
 use crate::dedupe::embedded::EmbeddedClaims;
 use crate::lease::LeaseStore as _;
 use crate::lease::embedded::EmbeddedLeases;
 use crate::ops::clock::{Clock as _, SystemClock};
 use crate::verify::rebuild;
-
-#[derive(clap::Args)]
-pub(super) struct Arguments {
-    #[command(flatten)]
-    config: ConfigFile,
-    /// Prints what was done as JSON.
-    #[arg(long)]
-    json: bool,
-}
 
 #[derive(Serialize)]
 struct Rebuilt {
@@ -30,8 +21,8 @@ struct Rebuilt {
     unclaimable: u64,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let config = arguments.config.load()?;
+pub(super) fn run(reporting: &Reporting) -> Result<ExitCode, Failure> {
+    let config = reporting.load()?;
     crate::ops::telemetry::start("info");
     let rebuilt = block_on(async {
         let (archive, archive_id) = read_archive(&config).await?;
@@ -61,16 +52,17 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
             unclaimable: done.unclaimable,
         })
     })?;
-    if arguments.json {
-        output::json(&rebuilt)?;
-    } else {
-        output::text(&format!(
-            "state made anew: {} shards, {} claims from {} objects, {} records that could not claim",
-            output::thousands(rebuilt.shards),
-            output::thousands(rebuilt.claims),
-            output::thousands(rebuilt.objects),
-            output::thousands(rebuilt.unclaimable),
-        ))?;
-    }
+    reporting.print(&rebuilt, Rebuilt::render)?;
     Ok(ExitCode::SUCCESS)
+}
+
+impl Rebuilt {
+    fn render(&self) -> String {
+        let [shards, objects, claims, unclaimable] =
+            [self.shards, self.objects, self.claims, self.unclaimable].map(output::thousands);
+        format!(
+            "state made anew: {shards} shards, {claims} claims from {objects} objects, {unclaimable} records that could \
+             not claim"
+        )
+    }
 }

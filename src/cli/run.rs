@@ -10,14 +10,8 @@ use crate::ops::shutdown::Signals;
 use crate::ops::telemetry;
 use crate::worker::{Shutdown, Totals, Worker};
 
-#[derive(clap::Args)]
-pub(super) struct Arguments {
-    #[command(flatten)]
-    config: ConfigFile,
-}
-
-pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let config = arguments.config.load()?;
+pub(super) fn run(config: &ConfigFile) -> Result<ExitCode, Failure> {
+    let config = config.load()?;
     telemetry::start("info");
     block_on(async {
         let signals = Signals::catch()?;

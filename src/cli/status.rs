@@ -8,20 +8,11 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::open::{look_at_leases, open_source, read_archive};
-use super::{ConfigFile, Failure, block_on, output};
+use super::{Failure, Reporting, block_on, output};
 use crate::config::Config;
 use crate::lease::{LeaseRow, LeaseStore as _};
 use crate::ops::clock::SystemClock;
 use crate::source::{Checkpoint, ShardId, Source as _};
-
-#[derive(clap::Args)]
-pub(super) struct Arguments {
-    #[command(flatten)]
-    config: ConfigFile,
-    /// Prints it as JSON.
-    #[arg(long)]
-    json: bool,
-}
 
 /// One shard.
 #[derive(Serialize)]
@@ -51,17 +42,11 @@ struct Status {
     shards: Vec<ShardStatus>,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let config = arguments.config.load()?;
-    block_on(async {
-        let status = status(&config).await?;
-        if arguments.json {
-            output::json(&status)?;
-        } else {
-            output::text(&status.render())?;
-        }
-        Ok(ExitCode::SUCCESS)
-    })
+pub(super) fn run(reporting: &Reporting) -> Result<ExitCode, Failure> {
+    let config = reporting.load()?;
+    let status = block_on(status(&config))?;
+    reporting.print(&status, Status::render)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn status(config: &Config) -> Result<Status, Failure> {

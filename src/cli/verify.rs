@@ -7,14 +7,14 @@ use jiff::Timestamp;
 
 use super::open::{look_at_leases, read_archive};
 use super::progress::Bar;
-use super::{ConfigFile, Failure, block_on, output};
+use super::{Failure, Reporting, block_on};
 use crate::lease::LeaseStore;
 use crate::verify::{ObjectRows, Options, Progress, render, verify};
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
-    config: ConfigFile,
+    reporting: Reporting,
     /// Reads no object of a window that ended before this: a date (`2026-11-01`) or a time (RFC 3339), UTC.
     /// Manifests are always judged whole.
     #[arg(long, value_name = "TIME", value_parser = moment)]
@@ -25,9 +25,6 @@ pub(super) struct Arguments {
     /// Reads no object: manifests, chains, presence and sizes only.
     #[arg(long)]
     fast: bool,
-    /// Prints the report as JSON.
-    #[arg(long)]
-    json: bool,
 }
 
 /// A date, meaning its first instant, or a time.
@@ -37,7 +34,7 @@ fn moment(text: &str) -> Result<Timestamp, String> {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let config = arguments.config.load()?;
+    let config = arguments.reporting.load()?;
     crate::ops::telemetry::start("warn");
     let report = block_on(async {
         let (archive, archive_id) = read_archive(&config).await?;
@@ -51,11 +48,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         };
         Ok(verify(&archive, leases, Arc::new(ObjectRows), &options, &mut show).await?)
     })?;
-    if arguments.json {
-        output::json(&report)?;
-    } else {
-        output::text(render(&report).trim_end())?;
-    }
+    arguments.reporting.print(&report, |report| render(report).trim_end().into())?;
     Ok(if report.is_intact() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -171,19 +171,41 @@ fn escape_glob(path: &str) -> String {
 /// SQL for Amazon Athena: run the statements one by one. Dates (and hours) are projected, so no partition is ever to
 /// be added; an archive that is cut by more than those has `MSCK REPAIR TABLE` instead, to be run after new folders.
 pub fn athena(input: &DdlInput<'_>) -> String {
+    let head = "-- Amazon Athena, one statement at a time.\n".to_owned();
+    let database = input.database.to_owned();
+    statements(input, &Engine { head, database, kind: hive_type, text: "string", table: athena_table })
+}
+
+/// What the two engines over Hive's layout differ in.
+struct Engine {
+    head: String,
+    /// Where tables are made, as statements name it.
+    database: String,
+    kind: fn(ColumnType, bool) -> &'static str,
+    /// The type of a reject's fields.
+    text: &'static str,
+    table: MakeTable,
+}
+
+/// Writes a table of this name over the objects of this kind: its columns, its folders, and whether it is NDJSON.
+type MakeTable = fn(&mut String, &DdlInput<'_>, &str, &str, &[Typed], &[PartitionKey], bool);
+
+/// Both tables and the view between them.
+fn statements(input: &DdlInput<'_>, engine: &Engine) -> String {
     let ndjson = input.layout.format == Format::Ndjson;
-    let mut sql = String::from("-- Amazon Athena, one statement at a time.\n");
+    let mut sql = engine.head.clone();
     if ndjson {
         sql.push_str("-- Times are text here: from_iso8601_timestamp_nanos(emit_time) makes them times.\n");
     }
-    let columns: Vec<_> = input.data_columns().map(|column| (column.name, hive_type(column.kind, ndjson))).collect();
-    athena_table(&mut sql, input, "audit_events", "events", &columns, &input.layout.partition_by, ndjson);
-    let database = input.database;
+    let columns: Vec<_> =
+        input.data_columns().map(|column| (column.name, (engine.kind)(column.kind, ndjson))).collect();
+    (engine.table)(&mut sql, input, "audit_events", "events", &columns, &input.layout.partition_by, ndjson);
+    let database = &engine.database;
     let view = format!("CREATE OR REPLACE VIEW {database}.audit_events_latest");
     sql.push_str(&latest_view(&view, &format!("{database}.audit_events"), &input.all_names()));
     sql.push('\n');
-    let fields = REJECT_FIELDS.map(|name| (name, "string"));
-    athena_table(&mut sql, input, "audit_rejected", "rejected", &fields, &[PartitionKey::Dt], true);
+    let fields = REJECT_FIELDS.map(|name| (name, engine.text));
+    (engine.table)(&mut sql, input, "audit_rejected", "rejected", &fields, &[PartitionKey::Dt], true);
     sql
 }
 
@@ -260,23 +282,13 @@ fn projection(location: &str, folders: &[PartitionKey]) -> Vec<String> {
 
 /// SQL for Trino's Hive connector, catalog `hive`. Run the `CALL`s again after new dates have come.
 pub fn trino(input: &DdlInput<'_>) -> String {
-    let ndjson = input.layout.format == Format::Ndjson;
-    let schema = format!("hive.{}", input.database);
-    let mut sql =
+    let mut head =
         String::from("-- Trino, Hive connector (catalog hive); hive.non-managed-table-creates-enabled is needed.\n");
-    if ndjson {
-        sql.push_str("-- Times are text here: from_iso8601_timestamp_nanos(emit_time) makes them times.\n");
-    } else {
-        sql.push_str("-- For microseconds: SET SESSION hive.timestamp_precision = 'MICROSECONDS';\n");
+    if input.layout.format == Format::Parquet {
+        head.push_str("-- For microseconds: SET SESSION hive.timestamp_precision = 'MICROSECONDS';\n");
     }
-    let columns: Vec<_> = input.data_columns().map(|column| (column.name, trino_type(column.kind, ndjson))).collect();
-    trino_table(&mut sql, input, "audit_events", "events", &columns, &input.layout.partition_by, ndjson);
-    let view = format!("CREATE OR REPLACE VIEW {schema}.audit_events_latest");
-    sql.push_str(&latest_view(&view, &format!("{schema}.audit_events"), &input.all_names()));
-    sql.push('\n');
-    let fields = REJECT_FIELDS.map(|name| (name, "varchar"));
-    trino_table(&mut sql, input, "audit_rejected", "rejected", &fields, &[PartitionKey::Dt], true);
-    sql
+    let database = format!("hive.{}", input.database);
+    statements(input, &Engine { head, database, kind: trino_type, text: "varchar", table: trino_table })
 }
 
 fn trino_type(kind: ColumnType, ndjson: bool) -> &'static str {
