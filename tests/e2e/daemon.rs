@@ -75,9 +75,9 @@ fn three_records_and_then_silence_are_archived_when_their_window_ends() {
 fn either_signal_in_the_middle_of_a_window_commits_what_was_read() {
     for name in ["TERM", "INT"] {
         let (workspace, mut truth) = follow("1d");
-        let path = workspace.feed("a.ndjson", lines(&mut truth, 0..50));
         let process = workspace.start(&["run"]);
-        process.wait_until_read(&path);
+        wait_until("it has started", || process.stderr().contains("\"started\""));
+        process.wait_until_read(|| workspace.feed("a.ndjson", lines(&mut truth, 0..500)));
         assert_eq!(workspace.manifests(), 0, "the window is open");
         let asked = Instant::now();
         process.signal(name);
@@ -145,13 +145,13 @@ fn a_line_without_its_end_is_waited_for() {
 #[test]
 fn a_line_without_its_end_that_was_stopped_upon_is_read_whole_the_next_time() {
     let (workspace, mut truth) = follow("1d");
-    let whole = lines(&mut truth, 0..3);
+    let whole = lines(&mut truth, 0..500);
     let (first, second) = whole.split_at(whole.len() - 100);
-    let path = workspace.feed("a.ndjson", first);
     let process = workspace.start(&["run"]);
-    process.wait_until_read(&path);
+    wait_until("it has started", || process.stderr().contains("\"started\""));
+    process.wait_until_read(|| workspace.feed("a.ndjson", first));
     stop(process);
-    assert_eq!(workspace.archived_rows(), 2);
+    assert_eq!(workspace.archived_rows(), 499);
     workspace.append("a.ndjson", second);
     workspace.catch_up();
     truth.assert_holds(&workspace.archived());

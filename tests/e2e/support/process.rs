@@ -2,7 +2,7 @@
 
 use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -123,26 +123,20 @@ impl Process {
         Output { status, stdout, stderr }.into()
     }
 
-    /// Waits until it has read a file to its end. The kernel tells how far its descriptor stands.
+    /// Waits until it has read as many bytes as the file that `feed` makes has. The kernel counts them.
     #[track_caller]
-    pub fn wait_until_read(&self, path: &Path) {
-        let length = path.metadata().unwrap().len();
-        wait_until(&format!("{} is read", path.display()), || self.position_in(path) == Some(length));
+    pub fn wait_until_read(&self, feed: impl FnOnce() -> PathBuf) {
+        let before = self.bytes_read();
+        let path = feed();
+        let enough = before + path.metadata().unwrap().len();
+        wait_until(&format!("{} is read", path.display()), || self.bytes_read() >= enough);
         // From the page to the batch it is microseconds; a loaded machine gets a thousand times that.
-        thread::sleep(Duration::from_millis(300));
+        thread::sleep(Duration::from_millis(500));
     }
 
-    fn position_in(&self, path: &Path) -> Option<u64> {
-        let folder = format!("/proc/{}", self.id());
-        let wanted = path.canonicalize().ok()?;
-        for entry in std::fs::read_dir(format!("{folder}/fd")).ok()?.flatten() {
-            if std::fs::read_link(entry.path()).is_ok_and(|link| link == wanted) {
-                let name = entry.file_name().into_string().ok()?;
-                let text = std::fs::read_to_string(format!("{folder}/fdinfo/{name}")).ok()?;
-                return text.lines().find_map(|line| line.strip_prefix("pos:"))?.trim().parse().ok();
-            }
-        }
-        None
+    fn bytes_read(&self) -> u64 {
+        let text = std::fs::read_to_string(format!("/proc/{}/io", self.id())).unwrap();
+        text.lines().find_map(|line| line.strip_prefix("rchar:")).unwrap().trim().parse().unwrap()
     }
 }
 
