@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::anyhow;
 use serde::Serialize;
 
 use super::open::{open, settings};
@@ -25,7 +26,7 @@ pub(super) fn run(reporting: &Reporting) -> Result<ExitCode, Failure> {
     telemetry::start("warn");
     let report = block_on(catch_up(&config))?;
     reporting.print(&report, Report::render)?;
-    Ok(report.exit_code())
+    report.judge()
 }
 
 async fn catch_up(config: &Config) -> Result<Report, Failure> {
@@ -88,13 +89,17 @@ impl Report {
         }
     }
 
-    fn exit_code(&self) -> ExitCode {
-        if !self.failures.is_empty() || self.stopped {
-            ExitCode::FAILURE
-        } else if self.tally.gaps > 0 {
-            ExitCode::from(3)
-        } else {
-            ExitCode::SUCCESS
+    /// How the command ends.
+    fn judge(&self) -> Result<ExitCode, Failure> {
+        match &self.failures[..] {
+            [] if self.stopped => Err(anyhow!("stopped before the end; run again to go on").into()),
+            [] if self.tally.gaps > 0 => Ok(ExitCode::from(3)),
+            [] => Ok(ExitCode::SUCCESS),
+            [only] => Err(anyhow!("1 shard stopped with an error: {}", only.error_with_shard()).into()),
+            [first, ..] => {
+                let (failed, first) = (self.failures.len(), first.error_with_shard());
+                Err(anyhow!("{failed} shards stopped with an error, the first: {first}").into())
+            }
         }
     }
 

@@ -57,7 +57,7 @@ enum Command {
 struct ConfigFile {
     /// The configuration, a TOML file. Every key can be set by an environment variable too:
     /// `AUDITLAKE__SECTION__KEY`.
-    #[arg(long, short, value_name = "FILE")]
+    #[arg(long, short, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
 }
 
@@ -73,7 +73,7 @@ struct Reporting {
     #[command(flatten)]
     config: ConfigFile,
     /// Prints JSON.
-    #[arg(long)]
+    #[arg(long, global = true)]
     json: bool,
 }
 

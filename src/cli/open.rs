@@ -13,6 +13,7 @@ use crate::archive::{ArchiveStore, LocalArchive};
 use crate::batch::Limits;
 use crate::config::Config;
 use crate::dedupe::embedded::{EmbeddedClaims, Options};
+use crate::encode::keys::MANIFESTS_PREFIX;
 use crate::lease::WorkerId;
 use crate::lease::embedded::EmbeddedLeases;
 use crate::ops::clock::{Clock, SystemClock};
@@ -39,18 +40,7 @@ pub(super) async fn open(config: &Config) -> Result<Opened, Failure> {
     let archive: Arc<dyn ArchiveStore> = Arc::new(open_archive(&config.archive.local.path)?);
     let archive_id = archive_identity(archive.as_ref(), clock.as_ref(), &config.archive.local.path).await?;
     state.bind(archive_id).map_err(state_failure)?;
-    let claims = EmbeddedClaims::open(state.claims(), claim_options(config), clock.now())?;
-    if claims.is_new() {
-        // Claims without the archive's records would let their copies in.
-        let claimed = rebuild::claims(archive.as_ref(), archive_id, &claims, clock.now(), &mut |_| ()).await?;
-        if claimed.records > 0 {
-            tracing::warn!(
-                records = claimed.records,
-                objects = claimed.objects,
-                "claims were made anew from the archive"
-            );
-        }
-    }
+    let claims = open_claims(config, &state, archive.as_ref(), archive_id, clock.as_ref()).await?;
     let leases = EmbeddedLeases::open(state.leases())?;
     let ports = Ports { source, claims: Arc::new(claims), archive, leases: Arc::new(leases), clock };
     Ok(Opened { ports, archive_id, _state: state })
@@ -79,8 +69,48 @@ fn readable(path: &Path) -> std::io::Result<()> {
     }
 }
 
+/// The claims. Those of a state directory that is new, beside an archive that is not, are made anew first: without them
+/// copies of what is archived would get in.
+async fn open_claims(
+    config: &Config,
+    state: &StateDir,
+    archive: &dyn ArchiveStore,
+    archive_id: Uuid,
+    clock: &dyn Clock,
+) -> Result<EmbeddedClaims, Failure> {
+    let claims = EmbeddedClaims::open(state.claims(), claim_options(config), clock.now())?;
+    if !claims.is_new() || archive.list(MANIFESTS_PREFIX).await?.is_empty() {
+        return Ok(claims);
+    }
+    drop(claims);
+    let done = remake_claims(config, state, archive, archive_id, clock).await?;
+    tracing::warn!(records = done.records, objects = done.objects, "claims were made anew from the archive");
+    Ok(EmbeddedClaims::open(state.claims(), claim_options(config), clock.now())?)
+}
+
+/// Makes the claims anew from the archive: all of them or none.
+pub(super) async fn remake_claims(
+    config: &Config,
+    state: &StateDir,
+    archive: &dyn ArchiveStore,
+    archive_id: Uuid,
+    clock: &dyn Clock,
+) -> Result<rebuild::Progress, Failure> {
+    let now = clock.now();
+    let claims = EmbeddedClaims::open(state.new_claims()?, claim_options(config), now)?;
+    let mut report = |progress: rebuild::Progress| {
+        if progress.objects.is_multiple_of(100) {
+            tracing::info!(objects = progress.objects, claims = progress.records, "reading the archive back");
+        }
+    };
+    let done = rebuild::claims(archive, archive_id, &claims, now, &mut report).await?;
+    drop(claims);
+    state.adopt_new_claims()?;
+    Ok(done)
+}
+
 /// How claims are kept under this configuration.
-pub(super) fn claim_options(config: &Config) -> Options {
+fn claim_options(config: &Config) -> Options {
     Options::new(config.dedupe.window.get(), random_bytes())
 }
 

@@ -4,12 +4,11 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use super::open::{claim_options, open_state, read_archive, state_failure};
+use super::open::{open_state, read_archive, remake_claims, state_failure};
 use super::{Failure, Reporting, block_on, output};
-use crate::dedupe::embedded::EmbeddedClaims;
 use crate::lease::LeaseStore as _;
 use crate::lease::embedded::EmbeddedLeases;
-use crate::ops::clock::{Clock as _, SystemClock};
+use crate::ops::clock::SystemClock;
 use crate::verify::rebuild;
 
 #[derive(Serialize)]
@@ -30,16 +29,7 @@ pub(super) fn run(reporting: &Reporting) -> Result<ExitCode, Failure> {
         let state = open_state(&config)?;
         state.bind(archive_id).map_err(state_failure)?;
         let rows = rebuild::lease_rows(&archive, archive_id).await?;
-        let now = SystemClock::start().now();
-        let claims = EmbeddedClaims::open(state.new_claims()?, claim_options(&config), now)?;
-        let mut report = |progress: rebuild::Progress| {
-            if progress.objects.is_multiple_of(100) {
-                tracing::info!(objects = progress.objects, claims = progress.records, "reading the archive back");
-            }
-        };
-        let done = rebuild::claims(&archive, archive_id, &claims, now, &mut report).await?;
-        drop(claims);
-        state.adopt_new_claims()?;
+        let done = remake_claims(&config, &state, &archive, archive_id, &SystemClock::start()).await?;
         state.forget_leases()?;
         let leases = EmbeddedLeases::open(state.leases())?;
         for row in &rows {

@@ -46,3 +46,33 @@ impl Clock for SystemClock {
         tokio::time::sleep(duration).await;
     }
 }
+
+/// The twin: a time of day that begins where it is told to, and passes as the runtime's time does. On a runtime whose
+/// time is paused it passes only while everything waits for it.
+#[derive(Clone, Copy, Debug)]
+pub struct PausedClock {
+    base: Timestamp,
+    clock: SystemClock,
+}
+
+impl PausedClock {
+    /// A clock whose time of day is `base` now.
+    pub fn start(base: Timestamp) -> Self {
+        Self { base, clock: SystemClock::start() }
+    }
+}
+
+#[async_trait]
+impl Clock for PausedClock {
+    fn now(&self) -> Timestamp {
+        self.base + self.clock.monotonic()
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.clock.monotonic()
+    }
+
+    async fn sleep(&self, duration: Duration) {
+        self.clock.sleep(duration).await;
+    }
+}

@@ -41,7 +41,7 @@ pub enum CommitError {
     /// Something that this batch did not put stands under its key.
     #[error(
         "{key} stands in the archive already and is not of this batch ({reason}); nothing is overwritten: find out who \
-         put it there, move it away, and the batch is finished"
+         put it there (a batch whose state was lost, for one), move it out of the archive, and run again"
     )]
     Foreign {
         /// The object's key.

@@ -11,7 +11,7 @@ use super::planner::startable;
 use super::shard_task::{Outcome, ShardTask, Turn};
 use super::{Settings, ShardError, ShardFailure, Shutdown, Totals};
 use crate::app::Ports;
-use crate::archive::chain::{self, ChainError};
+use crate::archive::chain;
 use crate::lease::{Lease, LeaseError, LeaseRow};
 use crate::ops::retry::retry;
 use crate::source::{Shard, ShardId, SourceError, Until};
@@ -28,9 +28,6 @@ pub enum WorkerError {
     /// The lease rows could not be read or made.
     #[error(transparent)]
     Lease(#[from] LeaseError),
-    /// The manifests could not be looked for.
-    #[error(transparent)]
-    Archive(#[from] ChainError),
 }
 
 /// How a worker's time came to its end.
@@ -83,7 +80,10 @@ impl Worker {
         let mut left: BTreeMap<ShardId, Shard> = shards.into_iter().map(|shard| (shard.id.clone(), shard)).collect();
         self.look_at_rows().await?;
         summary.failures.extend(self.lost_batches(&left));
-        self.make_rows(left.values()).await?;
+        for failure in self.make_rows(left.values()).await? {
+            left.remove(&failure.shard);
+            summary.failures.push(failure);
+        }
         loop {
             for shard in self.ready(left.values()) {
                 let until = left.remove(&shard).map_or(Until::Forever, |shard| Until::Target(shard.end));
@@ -105,7 +105,7 @@ impl Worker {
         let mut summary = Summary { stopped: true, ..Summary::default() };
         let mut pauses: BTreeMap<ShardId, Pause> = BTreeMap::new();
         while !self.shutdown.graceful.is_cancelled() {
-            if let Err(error) = self.start_all(&pauses).await {
+            if let Err(error) = self.start_all(&mut pauses).await {
                 tracing::error!(%error, "shards can't be looked after; trying again");
             }
             if let Some((shard, end)) = self.next_event().await {
@@ -134,14 +134,16 @@ impl Worker {
         }
     }
 
-    async fn start_all(&mut self, pauses: &BTreeMap<ShardId, Pause>) -> Result<(), WorkerError> {
+    async fn start_all(&mut self, pauses: &mut BTreeMap<ShardId, Pause>) -> Result<(), WorkerError> {
         let now = self.ports.clock.monotonic();
         let mut shards = self.ports.source.shards().await?;
         shards.retain(|shard| pauses.get(&shard.id).is_none_or(|pause| pause.over_at <= now));
         if self.rows.is_empty() || !self.ports.leases.sole_worker() {
             self.look_at_rows().await?;
         }
-        self.make_rows(shards.iter()).await?;
+        for failure in self.make_rows(shards.iter()).await? {
+            self.reschedule(failure.shard, Err(failure.error), pauses);
+        }
         for shard in self.ready(shards.iter()) {
             self.start(&shard, Until::Forever);
         }
@@ -181,19 +183,27 @@ impl Worker {
         Ok(())
     }
 
-    async fn make_rows(&mut self, shards: impl Iterator<Item = &Shard>) -> Result<(), WorkerError> {
+    /// Makes the rows that are missing; the shards whose manifests don't tell where to go on.
+    async fn make_rows(&mut self, shards: impl Iterator<Item = &Shard>) -> Result<Vec<ShardFailure>, WorkerError> {
+        let mut failures = Vec::new();
         for shard in shards {
-            if !self.rows.contains_key(&shard.id) {
-                let row = self.make_row(shard).await?;
-                self.rows.insert(shard.id.clone(), row);
+            if self.rows.contains_key(&shard.id) {
+                continue;
+            }
+            match self.make_row(shard).await {
+                Ok(row) => {
+                    self.rows.insert(shard.id.clone(), row);
+                }
+                Err(ShardError::Lease(error)) => return Err(error.into()),
+                Err(error) => failures.push(ShardFailure { shard: shard.id.clone(), error }),
             }
         }
-        Ok(())
+        Ok(failures)
     }
 
     /// A row for a shard that has none. The archive is the authority: where manifests of the shard stand there, it goes
     /// on from the newest of them.
-    async fn make_row(&self, shard: &Shard) -> Result<LeaseRow, WorkerError> {
+    async fn make_row(&self, shard: &Shard) -> Result<LeaseRow, ShardError> {
         let (archive, archive_id) = (self.ports.archive.as_ref(), self.settings.archive_id);
         let row = match chain::newest_manifest(archive, archive_id, &shard.id).await? {
             Some(newest) => newest.lease_row(),

@@ -11,6 +11,7 @@ use super::commit::{Commit, CommitError};
 use super::open_batch::{OpenBatch, claims};
 use super::{Settings, Shutdown, Totals};
 use crate::app::Ports;
+use crate::archive::chain::ChainError;
 use crate::batch::{CutReason, Window};
 use crate::dedupe::ClaimError;
 use crate::encode::EncodeError;
@@ -38,6 +39,9 @@ pub enum ShardError {
     /// The lease could not be taken or given up.
     #[error(transparent)]
     Lease(#[from] LeaseError),
+    /// The shard has no lease row, and its manifests don't tell where to go on.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
     /// The source no longer has what a batch under way was made of.
     #[error("a batch {0} is under way, but the source ended before it; restore the source to finish the batch")]
     BatchLost(String),

@@ -4,5 +4,6 @@
 
 mod archive_store;
 mod claims;
+mod clock;
 mod lease_store;
 mod source;

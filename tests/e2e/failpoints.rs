@@ -217,7 +217,7 @@ fn the_state_is_lost_with_a_batch_under_way_and_copies_in_other_files() {
                 let error = failure["error"].as_str().unwrap();
                 let (key, rest) =
                     error.split_once(" stands in the archive already").unwrap_or_else(|| panic!("{error}"));
-                assert!(rest.contains("nothing is overwritten") && rest.contains("move it away"), "{error}");
+                assert!(rest.contains("nothing is overwritten") && rest.contains("move it out of the archive"), "{error}");
                 std::fs::remove_file(workspace.archive().join(key)).unwrap();
                 moved += 1;
             }

@@ -14,7 +14,7 @@ use auditlake::dedupe::memory::MemoryClaims;
 use auditlake::encode::{Compression, Format, Layout, PartitionKey};
 use auditlake::lease::memory::MemoryLeases;
 use auditlake::lease::{LeaseError, LeaseRow, LeaseStore, WorkerId};
-use auditlake::ops::clock::Clock;
+use auditlake::ops::clock::{Clock as _, PausedClock};
 use auditlake::ops::retry::RetryPolicy;
 use auditlake::record::{IdentityKey, Rules};
 use auditlake::source::memory::MemorySource;
@@ -27,28 +27,6 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 pub(crate) const ARCHIVE_ID: Uuid = Uuid::from_u128(0xa11d);
-
-/// Time that passes only when everything waits for it.
-pub(crate) struct PausedClock {
-    base: Timestamp,
-    started: tokio::time::Instant,
-}
-
-#[async_trait]
-impl Clock for PausedClock {
-    fn now(&self) -> Timestamp {
-        self.base + self.started.elapsed()
-    }
-
-    fn monotonic(&self) -> Duration {
-        self.started.elapsed()
-    }
-
-    #[allow(clippy::disallowed_methods)] // this is the clock
-    async fn sleep(&self, duration: Duration) {
-        tokio::time::sleep(duration).await;
-    }
-}
 
 /// What the faulty ports do to the next calls.
 #[derive(Default)]
@@ -154,7 +132,7 @@ impl World {
             totals: Arc::default(),
             shutdown: Shutdown::default(),
             settings: settings(),
-            clock: Arc::new(PausedClock { base, started: tokio::time::Instant::now() }),
+            clock: Arc::new(PausedClock::start(base)),
         }
     }
 
