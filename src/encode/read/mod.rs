@@ -259,8 +259,8 @@ pub fn read_rejects(bytes: Bytes) -> Result<impl Iterator<Item = Result<Archived
     }))
 }
 
-/// Whether two objects of one key hold the same records in the same order: `log_id`, version and position; of rejects
-/// the reason and position. Two attempts at one batch may differ in their bytes (another compressor's version) and
+/// Whether two objects of one key hold the same records in the same order: `log_id`, version, time, position and whether
+/// they are conflicts, that is all that a manifest tells of them; of rejects the reason and position. Two attempts at one batch may differ in their bytes (another compressor's version) and
 /// still be the same batch.
 pub fn same_rows(a: Bytes, b: Bytes, key: &str) -> Result<bool, ReadError> {
     if a == b {
@@ -270,7 +270,8 @@ pub fn same_rows(a: Bytes, b: Bytes, key: &str) -> Result<bool, ReadError> {
         let what = |reject: ArchivedReject| (reject.reason, reject.shard, reject.payload, reject.index);
         return same(read_rejects(a)?, read_rejects(b)?, what);
     }
-    let what = |row: ArchivedRow| (row.log_id, row.version, row.shard, row.payload, row.index);
+    let what =
+        |row: ArchivedRow| (row.log_id, row.version, row.emit_time, row.shard, row.payload, row.index, row.conflict);
     same(read_rows(a, key, Projection::Keys)?, read_rows(b, key, Projection::Keys)?, what)
 }
 

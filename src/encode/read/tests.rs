@@ -109,6 +109,8 @@ fn the_same_rows_in_other_bytes_are_the_same_and_others_are_not() {
     let samples = generate(1_500);
     let mut changed = samples.clone();
     changed[1_499].index += 1;
+    let mut flagged = samples.clone();
+    flagged[700].conflict ^= true;
     for layout in layouts() {
         let level = Layout { compression_level: 1, ..layout.clone() };
         let (a, b) = (encode(&samples, &layout), encode(&samples, &level));
@@ -118,6 +120,7 @@ fn the_same_rows_in_other_bytes_are_the_same_and_others_are_not() {
         let key = key(&layout);
         assert!(same_rows(a.clone(), b, &key).unwrap());
         assert!(!same_rows(a.clone(), encode(&changed, &layout), &key).unwrap());
+        assert!(!same_rows(a.clone(), encode(&flagged, &layout), &key).unwrap());
         assert!(!same_rows(a.clone(), encode(&samples[..1_499], &layout), &key).unwrap());
         assert!(!same_rows(encode(&samples[1..], &layout), a, &key).unwrap());
     }
