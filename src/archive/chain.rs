@@ -94,6 +94,7 @@ impl Newest {
             ended: self.manifest.shard_end,
             batch_seq: self.manifest.batch_seq + 1,
             chain_head: Some(self.digest),
+            remade_at: Some(self.manifest.batch_seq + 1),
             ..LeaseRow::new(self.manifest.shard.clone(), self.manifest.parents.clone())
         }
     }

@@ -133,14 +133,17 @@ impl Report {
     }
 
     fn headline(&self) -> &'static str {
+        let counts = &self.tally.counts;
         match () {
             () if self.stopped => "stopped before the end; run again to go on",
             () if !self.failures.is_empty() => "incomplete: some shards stopped with an error",
             () if self.tally.gaps > 0 => "done, but the source no longer had some of the records",
+            () if self.shards == 0 => "nothing to archive: the source holds no file",
             () if self.tally.batches == 0 => "nothing new: everything there is has been archived before",
-            () if self.tally.counts.archived == 0 => {
-                "nothing new archived: all that was read had been archived before\n"
+            () if counts.archived + counts.rejected == 0 => {
+                "nothing new archived: all that was read had been archived before"
             }
+            () if counts.archived == 0 => "nothing new archived: all that was read was a copy or was rejected",
             () => "done",
         }
     }

@@ -38,7 +38,7 @@ pub(super) async fn open(config: &Config) -> Result<Opened, Failure> {
     let source = open_source(config, clock.clone())?;
     let state = open_state(config)?;
     let archive: Arc<dyn ArchiveStore> = Arc::new(open_archive(&config.archive.local.path)?);
-    let archive_id = archive_identity(archive.as_ref(), clock.as_ref(), &config.archive.local.path).await?;
+    let archive_id = archive_identity(archive.as_ref(), &state, clock.as_ref(), &config.archive.local.path).await?;
     state.bind(archive_id).map_err(state_failure)?;
     let claims = open_claims(config, &state, archive.as_ref(), archive_id, clock.as_ref()).await?;
     let leases = EmbeddedLeases::open(state.leases())?;
@@ -49,7 +49,9 @@ pub(super) async fn open(config: &Config) -> Result<Opened, Failure> {
 /// The source, if there is anything at its path.
 pub(super) fn open_source(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<FileSource>, Failure> {
     let Some(path) = config.source.file.path.clone() else {
-        return Err(Failure::configuration(anyhow!("source.file.path is required")));
+        return Err(Failure::configuration(anyhow!(
+            "source.file.path: is required: the file or directory to archive; is --config missing?"
+        )));
     };
     readable(&path).with_context(|| format!("source.file.path: {}", path.display())).map_err(Failure::configuration)?;
     let options = FileOptions {
@@ -137,7 +139,22 @@ fn open_archive(path: &Path) -> Result<LocalArchive, Failure> {
     Ok(LocalArchive::open(path)?)
 }
 
-async fn archive_identity(archive: &dyn ArchiveStore, clock: &dyn Clock, path: &Path) -> Result<Uuid, Failure> {
+/// The archive's id; an archive is made where there is none yet, unless the state says that there should be one: then
+/// its disk is not there.
+async fn archive_identity(
+    archive: &dyn ArchiveStore,
+    state: &StateDir,
+    clock: &dyn Clock,
+    path: &Path,
+) -> Result<Uuid, Failure> {
+    let bound = StateDir::look(state.path()).and_then(|view| view.archive()).map_err(state_failure)?;
+    if let (Some(bound), Err(IdentityError::Absent)) = (bound, identity::read(archive).await) {
+        let (path, state) = (path.display(), state.path().display());
+        return Err(Failure::configuration(anyhow!(
+            "archive.local.path: {path}: the archive {bound}, to which the state directory `{state}` belongs, is not \
+             there; is its disk mounted?"
+        )));
+    }
     let opened = identity::open_or_create(archive, clock.now(), random_id).await;
     opened.map(|identity| identity.archive_id).map_err(|error| identity_failure(error, path))
 }

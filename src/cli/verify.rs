@@ -34,6 +34,11 @@ fn moment(text: &str) -> Result<Timestamp, String> {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    if let (Some(since), Some(until)) = (arguments.since, arguments.until)
+        && since >= until
+    {
+        return Err(Failure::configuration(anyhow::anyhow!("--since {since} is not before --until {until}")));
+    }
     let config = arguments.reporting.load()?;
     crate::ops::telemetry::start("warn");
     let report = block_on(async {

@@ -182,27 +182,37 @@ fn check(config: &Config) -> Result<(), ConfigError> {
             return Err(invalid(key, "must be more than 0"));
         }
     }
-    let polls = [("source.file.poll", config.source.file.poll), ("lease.failover", config.lease.failover)];
-    if let Some((key, _)) = polls.iter().find(|(_, duration)| duration.get().is_zero()) {
+    let durations = [
+        ("source.file.poll", config.source.file.poll),
+        ("lease.failover", config.lease.failover),
+        ("dedupe.window", config.dedupe.window),
+    ];
+    if let Some((key, _)) = durations.iter().find(|(_, duration)| duration.get().is_zero()) {
         return Err(invalid(*key, "must be more than 0"));
     }
     check_paths(config)
 }
 
-/// A source that holds its own archive would archive it again, and again.
+/// A source that holds its own archive would archive it again, and again; an archive that holds its own state would be
+/// full of objects that nobody listed.
 fn check_paths(config: &Config) -> Result<(), ConfigError> {
-    let Some(source) = &config.source.file.path else {
-        return Err(invalid("source.file.path", "is required: the file or directory to archive"));
-    };
-    for (key, path) in
-        [("archive.local.path", &config.archive.local.path), ("state.embedded.path", &config.state.embedded.path)]
-    {
-        if real(path).starts_with(real(source)) {
-            let message = format!("`{}` lies within source.file.path, which is read", path.display());
-            return Err(invalid(key, message));
+    let archive = ("archive.local.path", config.archive.local.path.as_path());
+    let state = ("state.embedded.path", config.state.embedded.path.as_path());
+    let source = config.source.file.path.as_deref().map(|path| ("source.file.path", path));
+    for (key, path) in [Some(archive), Some(state), source].into_iter().flatten() {
+        if path.as_os_str().is_empty() {
+            return Err(invalid(key, "is empty"));
         }
     }
-    Ok(())
+    let within = |(key, path): (&str, &Path), (outer, around): (&str, &Path), why: &str| {
+        let lies = real(path).starts_with(real(around));
+        if lies { Err(invalid(key, format!("`{}` lies within {outer}{why}", path.display()))) } else { Ok(()) }
+    };
+    if let Some(source) = source {
+        within(archive, source, ", which is read")?;
+        within(state, source, ", which is read")?;
+    }
+    within(state, archive, ", which holds nothing but the archive")
 }
 
 /// The path without links and `..`, as far as it stands.

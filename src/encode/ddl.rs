@@ -136,7 +136,9 @@ fn duckdb_read(
     columns: &[Typed],
     folders: &[Typed],
 ) -> String {
-    let pattern = format!("{}/{kind}/**/*.{ext}", escape_glob(input.root()));
+    // Exactly the folders of the layout: objects of another depth have other columns.
+    let levels: String = folders.iter().map(|(name, _)| format!("{name}=*/")).collect();
+    let pattern = format!("{}/{kind}/{levels}*.{ext}", escape_glob(input.root()));
     let mut read = format!("{reader}({}, allow_empty = true", literal(&pattern));
     let map = |columns: &[Typed]| {
         columns.iter().map(|(name, kind)| format!("{name}: '{kind}'")).collect::<Vec<_>>().join(", ")
@@ -381,7 +383,7 @@ mod tests {
         let layout = Layout { format: Format::Ndjson, ..layout() };
         assert!(athena(&input(&layout)).contains("`emit_time` string"));
         assert!(trino(&input(&layout)).contains("format = 'OPENX_JSON'"));
-        assert!(duckdb(&input(&layout)).contains("**/*.ndjson.zst'"));
+        assert!(duckdb(&input(&layout)).contains("/dt=*/*.ndjson.zst'"));
     }
 
     #[test]

@@ -243,6 +243,14 @@ impl Encoding {
     }
 }
 
+/// Whether an event object has the format, the compression and the folders of a layout.
+pub fn is_of_layout(key: &str, layout: &Layout) -> bool {
+    let Some(ParsedKey::Events(data)) = parse_object_key(key) else { return false };
+    let folders = data.partition.split('/').filter(|folder| !folder.is_empty());
+    let names = folders.map(|folder| folder.split('=').next().unwrap_or_default());
+    names.eq(layout.partition_by.iter().map(|key| key.as_str())) && key.ends_with(&format!(".{}", extension(layout)))
+}
+
 /// What a key says, or `None` where it is none of the archive's. Only keys that this module would print are read.
 pub fn parse_object_key(key: &str) -> Option<ParsedKey<'_>> {
     if key == IDENTITY_KEY {

@@ -16,7 +16,11 @@ impl Lease {
     /// written since.
     pub async fn take(store: Arc<dyn LeaseStore>, seen: LeaseRow, worker: &WorkerId) -> Result<Self, LeaseError> {
         let mut lease = Self { store, row: seen };
-        lease.write(|row| row.owner = Some(worker.clone())).await?;
+        let take = |row: &mut LeaseRow| {
+            row.owner = Some(worker.clone());
+            row.caught_up = false;
+        };
+        lease.write(take).await?;
         Ok(lease)
     }
 
@@ -25,9 +29,14 @@ impl Lease {
         &self.row
     }
 
-    /// Gives the lease up, so that another worker need not wait for it to expire.
-    pub async fn release(&mut self) -> Result<(), LeaseError> {
-        self.write(|row| row.owner = None).await
+    /// Gives the lease up, so that another worker need not wait for it to expire; `caught_up` where all that the shard
+    /// held is in the archive.
+    pub async fn release(&mut self, caught_up: bool) -> Result<(), LeaseError> {
+        let release = |row: &mut LeaseRow| {
+            row.owner = None;
+            row.caught_up = caught_up;
+        };
+        self.write(release).await
     }
 
     /// Writes the row, changed, on condition that nobody else has written it.

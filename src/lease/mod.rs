@@ -94,6 +94,13 @@ pub struct LeaseRow {
     pub chain_head: Option<Digest>,
     /// The batch under way.
     pub pending: Option<Pending>,
+    /// When the lease was last given up, everything that the shard held then was in the archive.
+    #[serde(default)]
+    pub caught_up: bool,
+    /// The row was made anew from the archive when this was its next batch: what the archive had lost by then, nobody
+    /// can tell.
+    #[serde(default)]
+    pub remade_at: Option<u64>,
 }
 
 impl LeaseRow {
@@ -109,6 +116,8 @@ impl LeaseRow {
             batch_seq: 0,
             chain_head: None,
             pending: None,
+            caught_up: false,
+            remade_at: None,
         }
     }
 }

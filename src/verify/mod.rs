@@ -112,6 +112,7 @@ pub async fn verify(
     let stock = take_stock(&mut chains, &manifests, &listing);
     judge_parents(&mut chains);
 
+    let remade = remade(after.values());
     let report = Report {
         archive_id,
         shards: chains.len() as u64,
@@ -122,8 +123,8 @@ pub async fn verify(
         bytes: 0,
         in_flight: stock.in_flight,
         covered: Covered { since: options.since, until: options.until, fast: options.fast, ..Covered::default() },
-        tail_proved: chains.values().all(|chain| chain.bounds.known()),
-        notes: notes(&chains, leases.is_some()),
+        tail_proved: remade.is_empty() && chains.values().all(|chain| chain.bounds.known()),
+        notes: [notes(&chains, leases.is_some()), remade].concat(),
         gaps: Vec::new(),
         findings: stock.findings,
     };
@@ -180,6 +181,22 @@ async fn judge_chains(
 fn shard_of(folder: &str, row: Option<&LeaseRow>, loaded: &[Loaded]) -> ShardId {
     let told = loaded.iter().find_map(|manifest| manifest.parsed.as_ref().ok()).map(|manifest| &manifest.shard);
     row.map(|row| &row.shard).or(told).cloned().unwrap_or_else(|| ShardId::new(folder))
+}
+
+/// Rows that were made from the archive bear no witness to what it had lost before.
+fn remade<'r>(rows: impl Iterator<Item = &'r LeaseRow>) -> Vec<String> {
+    let mut notes: Vec<String> = rows
+        .filter_map(|row| Some((row, row.remade_at?)))
+        .map(|(row, at)| {
+            format!(
+                "the lease row of {} was made anew from the archive at batch {at}: that no manifest had been taken away \
+                 by then is not proved",
+                row.shard
+            )
+        })
+        .collect();
+    notes.sort();
+    notes
 }
 
 /// What the chains' ends were compared with.

@@ -101,6 +101,13 @@ pub struct Covered {
     pub last_window: Option<Timestamp>,
 }
 
+impl Covered {
+    /// Whether every object's content was read.
+    fn is_whole(&self) -> bool {
+        !self.fast && self.since.is_none() && self.until.is_none()
+    }
+}
+
 /// What was read, and what was found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
@@ -177,7 +184,8 @@ fn render_into(out: &mut String, report: &Report) -> fmt::Result {
         writeln!(out, "{:<17} {}\n{:18}{}", finding.kind, finding.key, "", finding.detail)?;
     }
     match report.findings.len() {
-        0 => writeln!(out, "no damage found"),
+        0 if report.covered.is_whole() => writeln!(out, "no damage found"),
+        0 => writeln!(out, "no damage found in what was covered"),
         n => writeln!(out, "DAMAGED: {n} finding{}", if n == 1 { "" } else { "s" }),
     }
 }

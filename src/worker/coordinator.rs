@@ -80,6 +80,9 @@ impl Worker {
         let mut left: BTreeMap<ShardId, Shard> = shards.into_iter().map(|shard| (shard.id.clone(), shard)).collect();
         self.look_at_rows().await?;
         summary.failures.extend(self.lost_batches(&left));
+        for lost in self.lost_shards(&left) {
+            self.start(&lost, Work::RecordLoss);
+        }
         for failure in self.make_rows(left.values()).await? {
             left.remove(&failure.shard);
             summary.failures.push(failure);
@@ -87,7 +90,7 @@ impl Worker {
         loop {
             for shard in self.ready(left.values()) {
                 let until = left.remove(&shard).map_or(Until::Forever, |shard| Until::Target(shard.end));
-                self.start(&shard, until);
+                self.start(&shard, Work::Read(until));
             }
             let Some((shard, end)) = self.next_end().await else { break };
             summary.record(shard.clone(), end);
@@ -137,15 +140,22 @@ impl Worker {
     async fn start_all(&mut self, pauses: &mut BTreeMap<ShardId, Pause>) -> Result<(), WorkerError> {
         let now = self.ports.clock.monotonic();
         let mut shards = self.ports.source.shards().await?;
-        shards.retain(|shard| pauses.get(&shard.id).is_none_or(|pause| pause.over_at <= now));
         if self.rows.is_empty() || !self.ports.leases.sole_worker() {
             self.look_at_rows().await?;
         }
+        let listed: BTreeMap<ShardId, Shard> = shards.iter().map(|shard| (shard.id.clone(), shard.clone())).collect();
+        for lost in self.lost_shards(&listed) {
+            let rests = pauses.get(&lost).is_some_and(|pause| pause.over_at > now);
+            if !rests && !self.busy.contains(&lost) {
+                self.start(&lost, Work::RecordLoss);
+            }
+        }
+        shards.retain(|shard| pauses.get(&shard.id).is_none_or(|pause| pause.over_at <= now));
         for failure in self.make_rows(shards.iter()).await? {
             self.reschedule(failure.shard, Err(failure.error), pauses);
         }
         for shard in self.ready(shards.iter()) {
-            self.start(&shard, Until::Forever);
+            self.start(&shard, Work::Read(Until::Forever));
         }
         Ok(())
     }
@@ -217,19 +227,25 @@ impl Worker {
         }
     }
 
-    fn start(&mut self, shard: &ShardId, until: Until) {
+    fn start(&mut self, shard: &ShardId, work: Work) {
         let Some(row) = self.rows.get(shard).cloned() else { return };
         let (ports, settings) = (self.ports.clone(), self.settings.clone());
         let (shutdown, totals, turns) = (self.shutdown.clone(), self.totals.clone(), self.turns.clone());
         let task = self.tasks.spawn(async move {
             let turn = tokio::select! {
                 turn = Turn::first(turns) => turn,
-                () = shutdown.graceful.cancelled() => return Ok(Outcome::Stopped),
+                () = shutdown.graceful.cancelled() => return Ok(Outcome::Stopped { caught_up: false }),
             };
             let take = || Lease::take(ports.leases.clone(), row.clone(), &settings.worker);
             let taken = retry(settings.retry, ports.clock.as_ref(), &shutdown.abort, LeaseError::may_pass, take);
             let lease = taken.await?;
-            ShardTask { ports, settings, shutdown, totals, lease, until, turn }.run().await
+            match work {
+                Work::Read(until) => ShardTask { ports, settings, shutdown, totals, lease, until, turn }.run().await,
+                Work::RecordLoss => {
+                    let until = Until::Forever;
+                    ShardTask { ports, settings, shutdown, totals, lease, until, turn }.record_loss().await
+                }
+            }
         });
         self.running.insert(task.id(), shard.clone());
         self.busy.insert(shard.clone());
@@ -246,6 +262,15 @@ impl Worker {
         Some((shard, end))
     }
 
+    /// Shards that the source no longer has, though they were known to hold more than was archived.
+    fn lost_shards(&self, shards: &BTreeMap<ShardId, Shard>) -> Vec<ShardId> {
+        // Of a row that was made from the archive and not read from since, nothing is known.
+        let unknown = |row: &LeaseRow| row.remade_at == Some(row.batch_seq);
+        let lost = |row: &&LeaseRow| !(row.caught_up || row.ended || row.pending.is_some() || unknown(row));
+        let gone = self.rows.values().filter(|row| !shards.contains_key(&row.shard));
+        gone.filter(lost).map(|row| row.shard.clone()).collect()
+    }
+
     /// A batch can be under way in a shard that the source no longer has: it can't be finished, and that is no success.
     fn lost_batches(&self, shards: &BTreeMap<ShardId, Shard>) -> Vec<ShardFailure> {
         let lost = self.rows.values().filter(|row| !shards.contains_key(&row.shard));
@@ -255,6 +280,14 @@ impl Worker {
         };
         lost.filter_map(failure).collect()
     }
+}
+
+/// What a task is started for.
+enum Work {
+    /// To read the shard and archive it.
+    Read(Until),
+    /// To write down that the source no longer has it.
+    RecordLoss,
 }
 
 /// When a shard that stopped may start again.
@@ -268,7 +301,7 @@ impl Summary {
         match end {
             Ok(outcome) => {
                 self.shards += 1;
-                self.stopped |= outcome == Outcome::Stopped;
+                self.stopped |= matches!(outcome, Outcome::Stopped { .. });
             }
             Err(error) => self.failures.push(ShardFailure { shard, error }),
         }

@@ -65,8 +65,11 @@ pub struct ShardFailure {
 pub(super) enum Outcome {
     /// All that was asked for is committed.
     Done,
-    /// The worker was told to stop; what could be committed is.
-    Stopped,
+    /// The worker was told to stop; what was read is committed. `caught_up` where there was no more at the time.
+    Stopped {
+        /// All that the shard held is in the archive.
+        caught_up: bool,
+    },
 }
 
 /// What wakes the loop.
@@ -118,20 +121,36 @@ impl ShardTask {
     pub(super) async fn run(mut self) -> Result<Outcome, ShardError> {
         let outcome = tokio::select! {
             biased;
-            () = self.shutdown.abort.clone().cancelled_owned() => Ok(Outcome::Stopped),
+            () = self.shutdown.abort.clone().cancelled_owned() => Ok(Outcome::Stopped { caught_up: false }),
             outcome = self.work() => outcome,
         };
-        match (outcome, self.release().await) {
+        let caught_up = matches!(outcome, Ok(Outcome::Done | Outcome::Stopped { caught_up: true }));
+        match (outcome, self.release(caught_up).await) {
             // Whoever took the lease away has it now, and the reason is in the first error.
             (Err(error), _) => Err(error),
             (Ok(outcome), released) => released.map(|()| outcome).map_err(ShardError::from),
         }
     }
 
-    async fn release(&mut self) -> Result<(), LeaseError> {
+    async fn release(&mut self, caught_up: bool) -> Result<(), LeaseError> {
         let (policy, clock, abort) = (self.settings.retry, self.ports.clock.as_ref(), &self.shutdown.abort);
         let lease = tokio::sync::Mutex::new(&mut self.lease);
-        retry(policy, clock, abort, LeaseError::may_pass, || async { lease.lock().await.release().await }).await
+        retry(policy, clock, abort, LeaseError::may_pass, || async { lease.lock().await.release(caught_up).await })
+            .await
+    }
+
+    /// Writes down that the source no longer has this shard, though it was not archived to its end: a batch of nothing
+    /// but the gap. Should the shard come back, it is read on from where it was.
+    pub(super) async fn record_loss(mut self) -> Result<Outcome, ShardError> {
+        let now = self.ports.clock.now();
+        let gap = Gap { after: self.lease.row().checkpoint.clone(), from: None, until: now };
+        let mut batch = self.begin(now)?;
+        tracing::error!(shard = %self.shard(), after = %gap.after,
+            "the source no longer has this shard, and it was not archived to its end");
+        batch.gap = Some(gap);
+        self.commit(batch, false).await?;
+        self.release(true).await?;
+        Ok(Outcome::Done)
     }
 
     async fn work(&mut self) -> Result<Outcome, ShardError> {
@@ -211,7 +230,10 @@ impl ShardTask {
                 Wake::WindowOver => {
                     self.close(open.take(), CutReason::Window).await?;
                 }
-                Wake::Stop => return self.close(open, CutReason::Stop).await.map(|()| Outcome::Stopped),
+                Wake::Stop => {
+                    self.close(open, CutReason::Stop).await?;
+                    return Ok(Outcome::Stopped { caught_up: idle });
+                }
             }
         }
     }

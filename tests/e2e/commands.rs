@@ -61,7 +61,7 @@ fn athena_and_trino_get_tables_and_the_latest_view() {
 fn ddl_for_a_place_elsewhere_names_that_place() {
     let workspace = Workspace::new();
     let sql = workspace.run(&["ddl", "duckdb", "--location", "s3://bucket/prefix/"]).expect(0).stdout;
-    assert!(sql.contains("'s3://bucket/prefix/events/**/*.ndjson'"), "{sql}");
+    assert!(sql.contains("'s3://bucket/prefix/events/dt=*/*.ndjson'"), "{sql}");
 }
 
 #[test]

@@ -97,9 +97,13 @@ fn a_missing_file_is_named() {
 }
 
 #[test]
-fn a_source_path_is_required() {
-    let error = load(None, std::iter::empty()).unwrap_err().to_string();
-    assert!(error.starts_with("source.file.path: is required"), "{error}");
+fn paths_that_would_hold_one_another_are_refused() {
+    assert!(
+        complaint("state.embedded.path = \"archive/state\"")
+            .ends_with("lies within archive.local.path, which holds nothing but the archive")
+    );
+    assert_eq!(complaint("archive.local.path = \"\""), "archive.local.path: is empty");
+    assert_eq!(complaint("dedupe.window = \"0s\""), "dedupe.window: must be more than 0");
 }
 
 #[test]

@@ -56,14 +56,15 @@ impl FileSource {
     /// The bytes of a shard that lie behind `checkpoint`, without line breaks and separators at its end; `None` where a
     /// compressed file has been begun, whose content's length nobody knows without reading it.
     pub fn lag(&self, shard: &Shard, checkpoint: &Checkpoint) -> io::Result<Option<u64>> {
-        let (Some(stored), Checkpoint::At { position, bytes, .. }) = (shard.end.bytes, checkpoint) else {
-            return Ok(shard.end.bytes);
+        let (read, begun) = match checkpoint {
+            Checkpoint::TrimHorizon => (Some(0), false),
+            Checkpoint::At { position, bytes, .. } => (position.sequence.as_u64().map(|offset| offset + bytes), true),
         };
-        let read = position.sequence.as_u64().map(|offset| offset + bytes);
         let path = self.path_of(&shard.id);
-        let Some(left) = read.and_then(|read| stored.checked_sub(read)) else { return Ok(None) };
+        let left = read.and_then(|read| shard.end.bytes?.checked_sub(read));
+        let (Some(stored), Some(left)) = (shard.end.bytes, left) else { return Ok(None) };
         if !Content::open(&path, stored, 0)?.0.is_plain() {
-            return Ok(None);
+            return Ok((!begun).then_some(stored));
         }
         if left > TAIL_BYTES {
             return Ok(Some(left));
@@ -105,14 +106,22 @@ fn list(root: &Path) -> Result<Vec<Shard>, SourceError> {
         shards.sort_by(|a, b| a.id.cmp(&b.id));
     } else {
         let name = root.file_name().map_or(root, Path::new);
-        shards.push(shard(name, &metadata));
+        shards.push(shard(name, metadata.len()));
     }
     Ok(shards)
 }
 
+/// What can't be looked at is listed as a shard: opening it fails, and it alone.
 fn walk(root: &Path, below: &Path, shards: &mut Vec<Shard>) -> Result<(), SourceError> {
     let directory = root.join(below);
-    let entries = std::fs::read_dir(&directory).map_err(|error| stopped(&directory, &error))?;
+    let entries = match std::fs::read_dir(&directory) {
+        Ok(entries) => entries,
+        Err(error) if below.as_os_str().is_empty() => return Err(stopped(&directory, &error)),
+        Err(_) => {
+            shards.push(shard(below, 0));
+            return Ok(());
+        }
+    };
     for entry in entries {
         let entry = entry.map_err(|error| stopped(&directory, &error))?;
         if entry.file_name().as_bytes().starts_with(b".") {
@@ -124,16 +133,16 @@ fn walk(root: &Path, below: &Path, shards: &mut Vec<Shard>) -> Result<(), Source
             walk(root, &relative, shards)?;
             continue;
         }
-        let metadata = std::fs::metadata(entry.path()).map_err(|error| stopped(&entry.path(), &error))?;
-        if metadata.is_file() {
-            shards.push(shard(&relative, &metadata));
+        match std::fs::metadata(entry.path()) {
+            Ok(metadata) if metadata.is_dir() => {}
+            Ok(metadata) => shards.push(shard(&relative, metadata.len())),
+            Err(_) => shards.push(shard(&relative, 0)),
         }
     }
     Ok(())
 }
 
-fn shard(relative: &Path, metadata: &Metadata) -> Shard {
-    let length = metadata.len();
+fn shard(relative: &Path, length: u64) -> Shard {
     Shard {
         id: shard_id(relative),
         parents: Vec::new(),

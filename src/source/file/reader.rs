@@ -130,7 +130,12 @@ enum Woken {
 
 impl Parked {
     fn wake(self: Box<Self>, file: File) -> Result<Woken, SourceError> {
-        let metadata = std::fs::metadata(&file.path).map_err(|error| io_error(&file.shard, &error))?;
+        let metadata = match std::fs::metadata(&file.path) {
+            Ok(metadata) => metadata,
+            // It was read to its end, and whoever keeps it may remove it. Should it come back, it must be what it was.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Woken::Same(self)),
+            Err(error) => return Err(io_error(&file.shard, &error)),
+        };
         // A line that is waited for is looked at again though nothing has changed but the time.
         if Seen::of(&metadata) != self.seen || matches!(self.reading.until, Until::Target(_)) {
             return Ok(Woken::Changed(Box::new(Cursor::open(file, self.reading, Some(self.arrival))?)));
