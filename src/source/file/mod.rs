@@ -124,9 +124,12 @@ fn walk(root: &Path, below: &Path, shards: &mut Vec<Shard>) -> Result<(), Source
             walk(root, &relative, shards)?;
             continue;
         }
-        let metadata = std::fs::metadata(entry.path()).map_err(|error| stopped(&entry.path(), &error))?;
-        if metadata.is_file() {
-            shards.push(shard(&relative, &metadata));
+        match std::fs::metadata(entry.path()) {
+            Ok(metadata) if metadata.is_file() => shards.push(shard(&relative, &metadata)),
+            Ok(_) => {}
+            // A file that went since its folder was read, or a link that leads nowhere: there is nothing to read.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(stopped(&entry.path(), &error)),
         }
     }
     Ok(())
