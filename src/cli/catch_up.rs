@@ -29,7 +29,7 @@ pub(super) fn run(reporting: &Reporting) -> Result<ExitCode, Failure> {
     report.judge()
 }
 
-async fn catch_up(config: &Config) -> Result<Report, Failure> {
+pub(super) async fn catch_up(config: &Config) -> Result<Report, Failure> {
     let signals = Signals::catch()?;
     let opened = open(config).await?;
     let clock = opened.ports.clock.clone();
@@ -55,7 +55,7 @@ fn seconds(clock: &dyn Clock, since: Duration) -> f64 {
 
 /// What a run came to, as it is printed.
 #[derive(Serialize)]
-struct Report {
+pub(super) struct Report {
     /// Every shard was read to the end that it had at the start, and nothing was missing.
     complete: bool,
     /// It was told to stop before it was done.

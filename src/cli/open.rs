@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
+use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::Failure;
@@ -40,10 +41,57 @@ pub(super) async fn open(config: &Config) -> Result<Opened, Failure> {
     let archive: Arc<dyn ArchiveStore> = Arc::new(open_archive(&config.archive.local.path)?);
     let archive_id = archive_identity(archive.as_ref(), &state, clock.as_ref(), &config.archive.local.path).await?;
     state.bind(archive_id).map_err(state_failure)?;
-    let claims = open_claims(config, &state, archive.as_ref(), archive_id, clock.as_ref()).await?;
+    let claims = open_claims(&state, claim_options(config), archive.as_ref(), archive_id, clock.now()).await?;
     let leases = EmbeddedLeases::open(state.leases())?;
     let ports = Ports { source, claims: Arc::new(claims), archive, leases: Arc::new(leases), clock };
     Ok(Opened { ports, archive_id, _state: state })
+}
+
+/// The claims of the state directory. Those that are new, beside an archive that is not, are made from the archive first:
+/// without them copies of what is archived would get in.
+async fn open_claims(
+    state: &StateDir,
+    options: Options,
+    archive: &dyn ArchiveStore,
+    archive_id: Uuid,
+    now: Timestamp,
+) -> Result<EmbeddedClaims, Failure> {
+    let claims = EmbeddedClaims::open(state.claims(), options, now)?;
+    if !claims.is_new() || archive.list(MANIFESTS_PREFIX).await?.is_empty() {
+        return Ok(claims);
+    }
+    drop(claims);
+    let claimed = remake_claims(state, options, archive, archive_id, now).await?;
+    tracing::warn!(records = claimed.records, objects = claimed.objects, "claims were made anew from the archive");
+    Ok(EmbeddedClaims::open(state.claims(), options, now)?)
+}
+
+/// Makes the claims anew from the archive, beside the old ones, whose place they take when they are complete: half of
+/// them would not look new any more.
+pub(super) async fn remake_claims(
+    state: &StateDir,
+    options: Options,
+    archive: &dyn ArchiveStore,
+    archive_id: Uuid,
+    now: Timestamp,
+) -> Result<rebuild::Progress, Failure> {
+    let claims = EmbeddedClaims::open(state.new_claims()?, options, now)?;
+    let mut report = |progress: rebuild::Progress| {
+        if progress.objects.is_multiple_of(100) {
+            tracing::info!(objects = progress.objects, claims = progress.records, "reading the archive back");
+        }
+    };
+    let done = rebuild::claims(archive, archive_id, &claims, now, &mut report).await?;
+    drop(claims);
+    state.adopt_new_claims()?;
+    if done.unclaimable > 0 {
+        tracing::warn!(
+            records = done.unclaimable,
+            "records without log_id could not claim, since the archive does not keep their raw text: a copy of one would \
+             be archived again"
+        );
+    }
+    Ok(done)
 }
 
 /// The source, if there is anything at its path.
@@ -71,48 +119,8 @@ fn readable(path: &Path) -> std::io::Result<()> {
     }
 }
 
-/// The claims. Those of a state directory that is new, beside an archive that is not, are made anew first: without them
-/// copies of what is archived would get in.
-async fn open_claims(
-    config: &Config,
-    state: &StateDir,
-    archive: &dyn ArchiveStore,
-    archive_id: Uuid,
-    clock: &dyn Clock,
-) -> Result<EmbeddedClaims, Failure> {
-    let claims = EmbeddedClaims::open(state.claims(), claim_options(config), clock.now())?;
-    if !claims.is_new() || archive.list(MANIFESTS_PREFIX).await?.is_empty() {
-        return Ok(claims);
-    }
-    drop(claims);
-    let done = remake_claims(config, state, archive, archive_id, clock).await?;
-    tracing::warn!(records = done.records, objects = done.objects, "claims were made anew from the archive");
-    Ok(EmbeddedClaims::open(state.claims(), claim_options(config), clock.now())?)
-}
-
-/// Makes the claims anew from the archive: all of them or none.
-pub(super) async fn remake_claims(
-    config: &Config,
-    state: &StateDir,
-    archive: &dyn ArchiveStore,
-    archive_id: Uuid,
-    clock: &dyn Clock,
-) -> Result<rebuild::Progress, Failure> {
-    let now = clock.now();
-    let claims = EmbeddedClaims::open(state.new_claims()?, claim_options(config), now)?;
-    let mut report = |progress: rebuild::Progress| {
-        if progress.objects.is_multiple_of(100) {
-            tracing::info!(objects = progress.objects, claims = progress.records, "reading the archive back");
-        }
-    };
-    let done = rebuild::claims(archive, archive_id, &claims, now, &mut report).await?;
-    drop(claims);
-    state.adopt_new_claims()?;
-    Ok(done)
-}
-
 /// How claims are kept under this configuration.
-fn claim_options(config: &Config) -> Options {
+pub(super) fn claim_options(config: &Config) -> Options {
     Options::new(config.dedupe.window.get(), random_bytes())
 }
 
@@ -211,5 +219,42 @@ pub(super) fn settings(config: &Config, archive_id: Uuid, retry: RetryPolicy) ->
         concurrency: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         poll: config.source.file.poll.get(),
         retry,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn claims_that_were_half_made_from_the_archive_are_made_again() {
+        let root = tempfile::tempdir().unwrap();
+        let mut config = Config::default();
+        config.source.file.path = Some(root.path().join("in"));
+        config.state.embedded.path = root.path().join("state");
+        config.archive.local.path = root.path().join("archive");
+        fs::create_dir(root.path().join("in")).unwrap();
+        for name in ["a", "b"] {
+            fs::write(root.path().join("in").join(name), format!("{{\"log_id\":\"{name}\"}}\n")).unwrap();
+        }
+        assert!(super::super::catch_up::catch_up(&config).await.is_ok());
+        fs::remove_dir_all(root.path().join("state")).unwrap();
+
+        let (archive, archive_id) = read_archive(&config).await.unwrap_or_else(|_| panic!());
+        let state = StateDir::open(root.path().join("state")).unwrap();
+        let now = SystemClock::start().now();
+        // Each claim is sealed when the next one begins a segment.
+        let options = Options { segment_claims: 1, ..Options::new(std::time::Duration::from_mins(1), [7; 16]) };
+        let object = archive.list("events/").await.unwrap().pop().unwrap().key;
+        let (object, away) = (root.path().join("archive").join(object), root.path().join("away"));
+        fs::rename(&object, &away).unwrap();
+        // Stops as a crash does, behind the first object.
+        assert!(open_claims(&state, options, &archive, archive_id, now).await.is_err());
+        fs::rename(&away, &object).unwrap();
+
+        let claims = open_claims(&state, options, &archive, archive_id, now).await.unwrap_or_else(|_| panic!());
+        assert_eq!(claims.len().unwrap(), 2);
     }
 }

@@ -4,11 +4,11 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use super::open::{open_state, read_archive, remake_claims, state_failure};
+use super::open::{claim_options, open_state, read_archive, remake_claims, state_failure};
 use super::{Failure, Reporting, block_on, output};
 use crate::lease::LeaseStore as _;
 use crate::lease::embedded::EmbeddedLeases;
-use crate::ops::clock::SystemClock;
+use crate::ops::clock::{Clock as _, SystemClock};
 use crate::verify::rebuild;
 
 #[derive(Serialize)]
@@ -29,7 +29,8 @@ pub(super) fn run(reporting: &Reporting) -> Result<ExitCode, Failure> {
         let state = open_state(&config)?;
         state.bind(archive_id).map_err(state_failure)?;
         let rows = rebuild::lease_rows(&archive, archive_id).await?;
-        let done = remake_claims(&config, &state, &archive, archive_id, &SystemClock::start()).await?;
+        let now = SystemClock::start().now();
+        let done = remake_claims(&state, claim_options(&config), &archive, archive_id, now).await?;
         state.forget_leases()?;
         let leases = EmbeddedLeases::open(state.leases())?;
         for row in &rows {

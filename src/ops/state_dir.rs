@@ -152,10 +152,15 @@ impl StateDir {
 
     /// Puts the claims that were made anew in the place of the old ones. Nothing may have either open.
     pub fn adopt_new_claims(&self) -> Result<(), StateError> {
-        let (new, old) = (self.path.join("claims.new"), self.claims());
-        at(&old, std::fs::remove_dir_all(&old))?;
-        at(&old, std::fs::rename(&new, &old))?;
-        at(&self.path, disk::sync_directory(&self.path))
+        let (new, claims, old) = (self.path.join("claims.new"), self.claims(), self.path.join("claims.old"));
+        if old.exists() {
+            at(&old, std::fs::remove_dir_all(&old))?;
+        }
+        // Never half removed under their own name: that would be damage.
+        at(&claims, std::fs::rename(&claims, &old))?;
+        at(&claims, std::fs::rename(&new, &claims))?;
+        at(&self.path, disk::sync_directory(&self.path))?;
+        at(&old, std::fs::remove_dir_all(&old))
     }
 
     /// Removes every lease row.

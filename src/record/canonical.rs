@@ -11,6 +11,9 @@ use super::{DetailsSource, Outcome, PrincipalType, Record, SCHEMA_VERSION, time}
 /// Columns that tell how a row came to be where it is, not what the record says; a new row gets its own.
 const PROVENANCE: [&str; 5] = ["source_label", "source_kind", "source_shard", "source_position", "arrival_time"];
 
+/// The note of what became of the row when it was archived; as little a part of what the record says.
+const CONFLICT_NOTE: &str = "dedupe_conflict";
+
 /// The record of a canonical row; `None` where the object is no such row, or one that was tampered with: then the
 /// ordinary rules apply.
 pub(super) fn read<'a>(json: &'a str, members: &Members<'a>) -> Option<Record<'a>> {
@@ -55,7 +58,7 @@ pub(super) fn read<'a>(json: &'a str, members: &Members<'a>) -> Option<Record<'a
         details,
         details_source,
         deprecated: row.object("deprecated")?,
-        notes: row.strings("notes")?,
+        notes: row.strings("notes")?.into_iter().filter(|note| *note != CONFLICT_NOTE).collect(),
         raw: match row.take("raw") {
             None | Some("null") => Cow::Borrowed(json),
             Some(raw) => scan::string_of(raw).unwrap_or(Cow::Borrowed(raw)),
@@ -231,6 +234,14 @@ mod tests {
         }
         let line = line().replace("\"version\":0", "\"version\":0.5");
         assert!(normalise(&line, &Rules::default()).is_err());
+    }
+
+    #[test]
+    fn a_conflict_of_another_archive_is_none_of_this_one() {
+        let record = normalise(r#"{"log_id":"x","operation":"UserLogin"}"#, &Rules::default()).unwrap();
+        let line = row(&record, false).replace("\"notes\":[", "\"notes\":[\"dedupe_conflict\",");
+        let line = line.replace(",]", "]");
+        assert_eq!(normalise(&line, &Rules::default()).unwrap().notes, record.notes);
     }
 
     #[test]

@@ -49,6 +49,16 @@ pub enum CommitError {
         /// How it was told.
         reason: String,
     },
+    /// The batch's number is taken in the archive, and the lease row knows nothing of it.
+    #[error(
+        "{key} stands in the archive already, but the lease row knows nothing of that batch: the state is older than the \
+         archive (was it restored from a backup?), or another state directory archives this shard too; nothing was \
+         changed: run rebuild-state"
+    )]
+    StateIsOlder {
+        /// The manifest's key.
+        key: String,
+    },
     /// The range of a pending batch came out otherwise when it was read again.
     #[error("the pending batch covers {expected}, but reading it again gave {found}; nothing was changed")]
     OtherRange {
@@ -100,6 +110,13 @@ impl Commit<'_> {
             return Err(CommitError::OtherRange { expected, found });
         }
         debug_assert_eq!(pending.range.after, self.lease.row().checkpoint, "batches chain");
+        // Nobody puts a manifest before its batch is prepared.
+        let key = keys::manifest_key(&self.lease.row().shard, pending.batch_seq);
+        let archive = &self.ports.archive;
+        let may_pass = |error: &ArchiveError| !matches!(error, ArchiveError::Refused { .. });
+        if self.try_again(may_pass, || archive.get(&key)).await?.is_some() {
+            return Err(CommitError::StateIsOlder { key });
+        }
         self.write(|row| row.pending = Some(pending.clone())).await
     }
 

@@ -19,7 +19,8 @@ pub(super) struct OpenBatch {
     pub(super) window: Window,
     layout: Layout,
     after: Checkpoint,
-    last: Option<Payload>,
+    /// Behind the last payload taken. Not the payload: it would keep the buffer that it was read into.
+    through: Checkpoint,
     first_arrival: Timestamp,
     arrival: Option<ArrivalRange>,
     pub(super) read_through: Timestamp,
@@ -109,8 +110,8 @@ impl OpenBatch {
             window,
             encoder: BatchEncoder::new(&layout)?,
             layout,
+            through: after.clone(),
             after,
-            last: None,
             first_arrival: arrival,
             arrival: None,
             read_through: arrival,
@@ -181,7 +182,7 @@ impl OpenBatch {
             self.arrived(payload.arrival);
         }
         if let Some(last) = payloads.last() {
-            self.last = Some(last.clone());
+            self.through = last.checkpoint();
         }
         self.weight.set(self.encoder.memory_bytes());
         Ok(())
@@ -202,14 +203,9 @@ impl OpenBatch {
         }
     }
 
-    /// Where a reader stands that has read what this batch has taken.
-    pub(super) fn through(&self) -> Checkpoint {
-        self.last.as_ref().map_or_else(|| self.after.clone(), Payload::checkpoint)
-    }
-
     /// Encodes the objects. `batch_seq` names them.
     pub(super) fn finish(self, shard: &ShardId, batch_seq: u64, shard_end: bool) -> Result<FinishedBatch, EncodeError> {
-        let range = Range { through: self.through(), after: self.after };
+        let range = Range { after: self.after, through: self.through };
         let objects = self.encoder.finish(&self.window, shard, batch_seq)?;
         let mut tally = self.tally;
         tally.batches = 1;
@@ -226,5 +222,39 @@ impl OpenBatch {
             gap: self.gap,
         };
         Ok(FinishedBatch { pending, arrival: self.arrival, read_through: self.read_through, tally, objects })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::source::Position;
+
+    struct Buffer {
+        _held: Arc<()>,
+    }
+
+    impl AsRef<[u8]> for Buffer {
+        fn as_ref(&self) -> &[u8] {
+            b"{}\n{}"
+        }
+    }
+
+    #[test]
+    fn an_open_batch_holds_no_buffer_that_its_payloads_were_read_into() {
+        let held = Arc::new(());
+        let data = Bytes::from_owner(Buffer { _held: held.clone() }).slice(..2);
+        let payload = Payload { position: Position::new(0), arrival: Timestamp::UNIX_EPOCH, data };
+        let through = payload.checkpoint();
+        let window = Window { start: Timestamp::UNIX_EPOCH, end: Timestamp::MAX };
+        let (layout, totals) = (Config::default().layout(), Arc::default());
+        let mut batch = OpenBatch::with(Checkpoint::TrimHorizon, window, payload.arrival, layout, totals).unwrap();
+        let shard = ShardId::new("s");
+        batch.take(&shard, &[payload], &[Vec::new()], &[]).unwrap();
+        assert_eq!(Arc::strong_count(&held), 1, "the page is free");
+        assert_eq!(batch.finish(&shard, 0, false).unwrap().pending.range.through, through);
     }
 }

@@ -193,3 +193,34 @@ fn killed_while_claims_are_made_anew_no_copy_gets_in() {
     corpus.truth.assert_holds(&workspace.archived());
     workspace.verify();
 }
+
+#[test]
+fn a_state_from_a_backup_changes_nothing_until_it_is_made_anew() {
+    let workspace = Workspace::new();
+    let line = |number: u64| Record::new(number).line(0) + "\n";
+    let file = workspace.feed("f", line(1));
+    workspace.catch_up();
+    let backup = workspace.state().with_extension("backup");
+    let copy = |from: &std::path::Path, to: &std::path::Path| {
+        assert!(std::process::Command::new("cp").arg("-r").arg(from).arg(to).status().unwrap().success());
+    };
+    copy(&workspace.state(), &backup);
+    fs::write(&file, [line(1), line(2)].concat()).unwrap();
+    workspace.catch_up();
+    fs::write(&file, [line(1), line(2), line(3)].concat()).unwrap();
+    // In another window, so that the objects' keys are others.
+    let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_793_500_000);
+    fs::File::options().append(true).open(&file).unwrap().set_modified(time).unwrap();
+    fs::remove_dir_all(workspace.state()).unwrap();
+    copy(&backup, &workspace.state());
+    let before = files_below(&workspace.archive());
+
+    let error = workspace.run(&["catch-up", "--json"]).expect(1).json()["failures"][0]["error"].to_string();
+
+    assert!(error.contains("older than the archive") && error.contains("rebuild-state"), "{error}");
+    assert_eq!(files_below(&workspace.archive()), before);
+    workspace.run(&["rebuild-state"]).expect(0);
+    assert_eq!(workspace.catch_up()["archived"], 1);
+    assert_eq!(workspace.archived_rows(), 3);
+    workspace.verify();
+}

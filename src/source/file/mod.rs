@@ -134,8 +134,10 @@ fn walk(root: &Path, below: &Path, shards: &mut Vec<Shard>) -> Result<(), Source
             continue;
         }
         match std::fs::metadata(entry.path()) {
-            Ok(metadata) if metadata.is_dir() => {}
-            Ok(metadata) => shards.push(shard(&relative, metadata.len())),
+            Ok(metadata) if metadata.is_file() => shards.push(shard(&relative, metadata.len())),
+            Ok(_) => {}
+            // It went since its folder was read. A link that leads nowhere has lost what it led to.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !kind.is_symlink() => {}
             Err(_) => shards.push(shard(&relative, 0)),
         }
     }

@@ -79,8 +79,8 @@ impl FileReader {
         reading: Reading,
     ) -> Result<Self, SourceError> {
         let file = File { shard, path, options };
-        let opening = file.clone();
-        let opened = spawn_blocking(move || Cursor::open(opening, reading, None)).await;
+        let (opening, now) = (file.clone(), clock.now());
+        let opened = spawn_blocking(move || Cursor::open(opening, reading, None, now)).await;
         let cursor = opened.map_err(|panic| stopped(&file.shard, panic.to_string()))??;
         Ok(Self { file, clock, state: State::Open(Box::new(cursor)) })
     }
@@ -91,7 +91,7 @@ impl FileReader {
         spawn_blocking(move || {
             let cursor = match state {
                 State::Open(cursor) => cursor,
-                State::Parked(parked) => match parked.wake(file)? {
+                State::Parked(parked) => match parked.wake(file, now)? {
                     Woken::Changed(cursor) => cursor,
                     Woken::Same(parked) => {
                         let (next, read_through) = (Next::CaughtUp, now);
@@ -129,7 +129,7 @@ enum Woken {
 }
 
 impl Parked {
-    fn wake(self: Box<Self>, file: File) -> Result<Woken, SourceError> {
+    fn wake(self: Box<Self>, file: File, now: Timestamp) -> Result<Woken, SourceError> {
         let metadata = match std::fs::metadata(&file.path) {
             Ok(metadata) => metadata,
             // It was read to its end, and whoever keeps it may remove it. Should it come back, it must be what it was.
@@ -138,7 +138,7 @@ impl Parked {
         };
         // A line that is waited for is looked at again though nothing has changed but the time.
         if Seen::of(&metadata) != self.seen || matches!(self.reading.until, Until::Target(_)) {
-            return Ok(Woken::Changed(Box::new(Cursor::open(file, self.reading, Some(self.arrival))?)));
+            return Ok(Woken::Changed(Box::new(Cursor::open(file, self.reading, Some(self.arrival), now)?)));
         }
         Ok(Woken::Same(self))
     }
@@ -181,8 +181,9 @@ struct Cursor {
 
 impl Cursor {
     /// Opens the file behind `reading.after`. `before` is the arrival time of what was read until now: what is found
-    /// within its window has it too.
-    fn open(file: File, reading: Reading, before: Option<Timestamp>) -> Result<Self, SourceError> {
+    /// within its window has it too, and so has what comes with an earlier time, as a copied or touched file does. Else
+    /// one batch would have two arrival times, of which its lease row remembers one.
+    fn open(file: File, reading: Reading, before: Option<Timestamp>, now: Timestamp) -> Result<Self, SourceError> {
         let shard = &file.shard;
         let metadata = std::fs::metadata(&file.path).map_err(|error| io_error(shard, &error))?;
         let stored_limit = match &reading.until {
@@ -197,8 +198,9 @@ impl Cursor {
         let opened = Content::open(&file.path, stored_limit.max(offset), offset);
         let (content, skipped) = opened.map_err(|error| io_error(shard, &error))?;
         let window = |arrival| Window::holding(arrival, file.options.window);
-        let noticed = modified(&metadata);
-        let before = before.filter(|&before| window(before) == window(noticed));
+        // What is here has arrived: a window in the future would be open until then.
+        let noticed = modified(&metadata).min(now);
+        let before = before.filter(|&before| window(before).start >= window(noticed).start);
         let mut cursor = Self {
             seen: Seen::of(&metadata),
             arrival: reading.arrival.or(before).unwrap_or(noticed),
@@ -423,7 +425,8 @@ impl Cursor {
                 Ok(End::More)
             }
             () if is_whole(&self.buffer) => Ok(End::Final),
-            () if now.duration_since(modified(&metadata)) >= self.settle() => Ok(End::Final),
+            // A time in the future tells as little of a living writer as one that is long past.
+            () if now.duration_since(modified(&metadata)).abs() >= self.settle() => Ok(End::Final),
             () => Ok(End::Wait),
         }
     }

@@ -56,6 +56,12 @@ impl Files {
         file.unwrap().write_all(content.as_ref()).unwrap();
     }
 
+    fn touch(&self, name: &str, time: &str) {
+        let time: Timestamp = time.parse().unwrap();
+        let file = fs::File::options().append(true).open(self.directory.path().join(name));
+        file.unwrap().set_modified(time.into()).unwrap();
+    }
+
     /// As if the clock stood at the moment of the file's last modification.
     fn rewind_clock(&self, name: &str) {
         let metadata = fs::metadata(self.directory.path().join(name)).unwrap();
@@ -380,6 +386,45 @@ async fn what_is_appended_within_a_window_has_one_arrival_time() {
     assert_eq!(arrivals, ["2026-11-21T09:31:00Z"; 3].map(String::from));
     let (payloads, _) = drain(reader.as_mut()).await.unwrap();
     assert_eq!(payloads[0].arrival.to_string(), "2026-11-21T10:01:00Z");
+}
+
+#[tokio::test]
+async fn a_file_whose_time_goes_backwards_keeps_the_arrival_time_of_its_open_batch() {
+    let files = Files::new();
+    files.write("f", "{\"a\":1}\n");
+    files.touch("f", "2026-11-21T09:31:00Z");
+    let mut reader = files.open("f", Checkpoint::TrimHorizon, Until::Forever).await.unwrap();
+    let first = drain(reader.as_mut()).await.unwrap().0.remove(0).arrival;
+    files.append("f", "{\"b\":2}\n");
+    files.touch("f", "2026-11-10T00:00:00Z");
+    assert_eq!(drain(reader.as_mut()).await.unwrap().0[0].arrival, first);
+}
+
+#[tokio::test]
+async fn a_file_from_the_future_arrives_now() {
+    let files = Files::new();
+    files.write("f", "{\"a\":1}\n");
+    files.touch("f", "2300-01-01T00:00:00Z");
+    let payloads = files.read("f", Checkpoint::TrimHorizon).await.unwrap();
+    assert_eq!(payloads[0].arrival, files.clock.now());
+}
+
+#[tokio::test]
+async fn a_begun_line_from_the_future_is_not_waited_for() {
+    let files = Files::new();
+    files.write("f", "{\"a\":1}\n{\"b\"");
+    files.touch("f", "2300-01-01T00:00:00Z");
+    assert_eq!(texts(&files.read("f", Checkpoint::TrimHorizon).await.unwrap()), ["{\"a\":1}", "{\"b\""]);
+}
+
+#[tokio::test]
+async fn a_link_that_leads_nowhere_fails_alone() {
+    let files = Files::new();
+    files.write("f", LINES);
+    std::os::unix::fs::symlink("nowhere", files.directory.path().join("link")).unwrap();
+    let shards = files.source.shards().await.unwrap();
+    assert_eq!(shards.iter().map(|shard| shard.id.as_str()).collect::<Vec<_>>(), ["f", "link"]);
+    assert!(files.complaint("link", Checkpoint::TrimHorizon).await.contains("No such file"));
 }
 
 #[tokio::test]
