@@ -53,6 +53,9 @@ struct Parked {
     reading: Reading,
     arrival: Timestamp,
     seen: Seen,
+    /// From when on to look again though nothing has changed: something stands behind what was read, whose end is
+    /// waited for.
+    look_again: Option<Timestamp>,
 }
 
 /// What shows whether a file has changed.
@@ -136,8 +139,7 @@ impl Parked {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Woken::Same(self)),
             Err(error) => return Err(io_error(&file.shard, &error)),
         };
-        // A line that is waited for is looked at again though nothing has changed but the time.
-        if Seen::of(&metadata) != self.seen || matches!(self.reading.until, Until::Target(_)) {
+        if Seen::of(&metadata) != self.seen || self.look_again.is_some_and(|time| time <= now) {
             return Ok(Woken::Changed(Box::new(Cursor::open(file, self.reading, Some(self.arrival), now)?)));
         }
         Ok(Woken::Same(self))
@@ -288,19 +290,27 @@ impl Cursor {
         }
         let read_through = if next == Next::More { self.arrival } else { now };
         let page = Page { payloads, next, read_through, bytes, gap: None };
-        let state = if next == Next::CaughtUp { State::Parked(Box::new(self.park())) } else { State::Open(self) };
+        let state = if next == Next::CaughtUp { State::Parked(Box::new(self.park(now))) } else { State::Open(self) };
         Ok((page, state))
     }
 
     /// Closes the file until it changes. A begun line is read again then.
-    fn park(self) -> Parked {
+    fn park(self, now: Timestamp) -> Parked {
+        let settled = self.seen.modified.saturating_add(self.settle()).unwrap_or(Timestamp::MAX);
+        let look_again = match () {
+            () if self.buffer.is_empty() => None,
+            () if self.content.is_plain() => Some(Timestamp::MIN),
+            // To look into a compressed file again is to read it from its start: once, when its writer is done.
+            () => Some(settled).filter(|&settled| settled > now),
+        };
         let after = self.last.map_or(self.reading.after, |last| last.checkpoint());
-        Parked { reading: Reading { after, ..self.reading }, arrival: self.arrival, seen: self.seen }
+        Parked { reading: Reading { after, ..self.reading }, arrival: self.arrival, seen: self.seen, look_again }
     }
 
     /// Everything that this reader was asked for has been taken.
     fn at_end(&self) -> bool {
-        self.offset >= self.enough || (self.is_final && self.buffer.is_empty())
+        let follows = self.reading.until == Until::Forever;
+        self.offset >= self.enough || (self.is_final && self.buffer.is_empty() && !follows)
     }
 
     /// The next payload of the buffer, or `None` where it holds no whole one.
@@ -404,7 +414,7 @@ impl Cursor {
             );
             return Err(stopped(&self.file.shard, reason));
         }
-        if self.reading.until == Until::Forever {
+        if self.reading.until == Until::Forever && (self.damage.is_some() || self.buffer.is_empty()) {
             if let Some(damage) = &self.damage {
                 tracing::warn!(shard = %self.file.shard, byte = self.offset, error = %damage,
                     "the compressed file ends in the middle or is damaged; waiting for it to change");
@@ -416,18 +426,21 @@ impl Cursor {
         }
         let metadata = std::fs::metadata(&self.file.path).map_err(|error| io_error(&self.file.shard, &error))?;
         let grown = metadata.len() > self.content.stored_bytes();
-        match () {
-            () if self.buffer.is_empty() => Ok(End::Final),
+        // A time in the future tells as little of a living writer as one that is long past.
+        let settled = now.duration_since(modified(&metadata)).abs() >= self.settle();
+        match self.reading.until {
+            // A document needs no line break behind it; a line that is not whole is waited for, however long.
+            Until::Forever if settled && is_whole(&self.buffer) => Ok(End::Final),
+            Until::Forever => Ok(End::Wait),
+            _ if self.buffer.is_empty() => Ok(End::Final),
             // A line that its writer had begun: it is taken whole, though its end lies behind the target.
-            () if grown && self.content.is_plain() => {
+            _ if grown && self.content.is_plain() => {
                 self.enough = self.content.stored_bytes();
                 self.content.set_limit(metadata.len());
                 Ok(End::More)
             }
-            () if is_whole(&self.buffer) => Ok(End::Final),
-            // A time in the future tells as little of a living writer as one that is long past.
-            () if now.duration_since(modified(&metadata)).abs() >= self.settle() => Ok(End::Final),
-            () => Ok(End::Wait),
+            _ if settled || is_whole(&self.buffer) => Ok(End::Final),
+            _ => Ok(End::Wait),
         }
     }
 

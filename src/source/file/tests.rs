@@ -296,6 +296,22 @@ async fn a_follower_sees_appended_lines_and_waits_for_their_ends() {
 }
 
 #[tokio::test]
+async fn a_follower_takes_a_whole_document_without_a_line_break_once_it_has_settled() {
+    for (name, content) in [("plain", b"[{\"a\":1},\n{\"b\":2}]".to_vec()), ("packed", gzip("[{\"a\":1},\n{\"b\":2}]"))]
+    {
+        let files = Files::new();
+        files.write(name, content);
+        files.rewind_clock(name);
+        let mut reader = files.open(name, Checkpoint::TrimHorizon, Until::Forever).await.unwrap();
+        assert!(drain(reader.as_mut()).await.unwrap().0.is_empty(), "its writer may go on");
+        *files.clock.0.lock().unwrap() += Duration::from_secs(5);
+        let (payloads, next) = drain(reader.as_mut()).await.unwrap();
+        assert_eq!((payloads.len(), next), (1, Next::CaughtUp), "{name}");
+        assert!(drain(reader.as_mut()).await.unwrap().0.is_empty());
+    }
+}
+
+#[tokio::test]
 async fn a_follower_sees_what_is_appended_to_a_compressed_file() {
     let files = Files::new();
     files.write("f.gz", gzip("{\"a\":1}\n"));
