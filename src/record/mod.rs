@@ -218,8 +218,8 @@ pub struct Rules {
 pub struct Decoded<'a> {
     /// Its place within the payload; records and rejects count alike.
     pub index: u32,
-    /// The record, or why there is none.
-    pub outcome: Result<Record<'a>, Reject<'a>>,
+    /// The record, or why there is none. Boxed, since a page may hold many more rejects than records.
+    pub outcome: Result<Box<Record<'a>>, Reject<'a>>,
 }
 
 /// Something for quarantine.
@@ -254,7 +254,10 @@ pub fn decode<'a, 'r>(unpacked: &'a Unpacked<'_>, rules: &'r Rules) -> impl Iter
                 } else {
                     Err(RejectReason::NotAnObject)
                 };
-                Decoded { index, outcome: record.map_err(|reason| Reject { reason, raw: json.as_bytes() }) }
+                Decoded {
+                    index,
+                    outcome: record.map(Box::new).map_err(|reason| Reject { reason, raw: json.as_bytes() }),
+                }
             }
         })
     })
