@@ -198,3 +198,25 @@ fn a_file_that_was_replaced_stops_its_shard_alone_and_the_daemon_says_which() {
     truth.assert_holds(&workspace.archived());
     workspace.verify();
 }
+
+#[test]
+fn a_file_that_went_before_it_was_archived_is_a_gap_that_is_told_once() {
+    let (workspace, mut truth) = follow("1d");
+    let path = workspace.feed("a.ndjson", lines(&mut truth, 0..50));
+    let process = workspace.start(&["run"]);
+    process.wait_until_caught_up("a.ndjson");
+    process.kill();
+    let content = fs::read(&path).unwrap();
+    fs::remove_file(&path).unwrap();
+
+    let done = workspace.run(&["catch-up", "--json"]).expect(3);
+    assert_eq!((&done.json()["gaps"], &done.json()["complete"]), (&json!(1), &json!(false)));
+    assert!(done.stderr.contains("the source no longer has this shard"), "{}", done.stderr);
+    assert_eq!(workspace.run(&["catch-up", "--json"]).expect(0).json()["gaps"], 0);
+    assert_eq!(workspace.verify()["gaps"].as_array().unwrap().len(), 1);
+
+    workspace.feed("a.ndjson", content);
+    workspace.catch_up();
+    truth.assert_holds(&workspace.archived());
+    workspace.verify();
+}
