@@ -155,3 +155,27 @@ fn the_cases_as_one_file_give_the_same_records_and_rejects_as_one_by_one() {
     assert!(as_whole.iter().flat_map(Result::as_ref).all(|record| text.contains(&*record.raw)));
     assert_eq!(as_whole[22].as_ref().unwrap_err().reason, RejectReason::EmitTimeInvalid);
 }
+
+/// Real payloads with bytes replaced, taken out and put in: whatever comes, it is a record or a reject.
+#[test]
+fn no_mutation_of_a_payload_makes_decoding_panic() {
+    use proptest::prelude::*;
+    let lines: Vec<&str> = include_str!("golden/cases.ndjson").lines().collect();
+    let pieces =
+        ["\"", "{", "}", "[", "]", ",", ":", "\\", "\\u", "null", "1e400", "\u{feff}", "\n", "\u{0}", "\"seconds\":"];
+    let edits = proptest::collection::vec((any::<prop::sample::Index>(), 0..4_usize, 0..pieces.len()), 1..6);
+    let rules = rules();
+    let config = ProptestConfig { cases: 4096, failure_persistence: None, ..ProptestConfig::default() };
+    proptest!(config, |(line in 0..lines.len(), edits in edits)| {
+        let mut payload = lines[line].as_bytes().to_vec();
+        for (at, removed, piece) in edits {
+            let at = at.index(payload.len() + 1);
+            let end = (at + removed).min(payload.len());
+            payload.splice(at..end, pieces[piece].bytes());
+        }
+        let unpacked = unpack(&payload, rules.max_payload_bytes);
+        for (index, element) in decode(&unpacked, &rules).enumerate() {
+            prop_assert_eq!(element.index as usize, index);
+        }
+    });
+}
