@@ -125,7 +125,7 @@ pub async fn newest_manifest(
     archive_id: uuid::Uuid,
     shard: &ShardId,
 ) -> Result<Option<Newest>, ChainError> {
-    let listing = store.list(&format!("{}{}/", keys::MANIFESTS_PREFIX, keys::encode_shard(shard))).await?;
+    let listing = store.list(&keys::manifest_prefix(shard)).await?;
     let sequences = listing.iter().filter_map(|object| keys::manifest_batch(&object.key));
     let Some(last) = sequences.map(|name| name.batch_seq).max() else { return Ok(None) };
 

@@ -57,6 +57,13 @@ pub enum ArchiveError {
     },
 }
 
+impl ArchiveError {
+    /// Whether the same call may succeed later.
+    pub fn may_pass(&self) -> bool {
+        !matches!(self, Self::Refused { .. })
+    }
+}
+
 /// Where objects are kept. Keys are relative to the archive's root. There is no overwriting and no half-written
 /// object: an object is visible under its key whole and durable, or not at all.
 #[async_trait]

@@ -107,6 +107,13 @@ pub enum ClaimError {
     Damaged(String),
 }
 
+impl ClaimError {
+    /// Whether the same call may succeed later.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Unavailable(_))
+    }
+}
+
 /// Who was first to bring a record. Shared by all shards of an archive.
 #[async_trait]
 pub trait Claims: Send + Sync {

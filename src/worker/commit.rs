@@ -82,8 +82,7 @@ impl Commit<'_> {
     /// Takes the batch through all steps. Failures that may pass are tried again under the settings' policy.
     pub(super) async fn run(mut self) -> Result<(), CommitError> {
         let claims = &self.ports.claims;
-        let may_pass = |error: &ClaimError| matches!(error, ClaimError::Unavailable(_));
-        self.try_again(may_pass, || claims.flush()).await?;
+        self.try_again(ClaimError::may_pass, || claims.flush()).await?;
         failpoint::reach("claims_flushed");
         self.prepare().await?;
         failpoint::reach("prepared");
@@ -113,8 +112,7 @@ impl Commit<'_> {
         // Nobody puts a manifest before its batch is prepared.
         let key = keys::manifest_key(&self.lease.row().shard, pending.batch_seq);
         let archive = &self.ports.archive;
-        let may_pass = |error: &ArchiveError| !matches!(error, ArchiveError::Refused { .. });
-        if self.try_again(may_pass, || archive.get(&key)).await?.is_some() {
+        if self.try_again(ArchiveError::may_pass, || archive.get(&key)).await?.is_some() {
             return Err(CommitError::StateIsOlder { key });
         }
         self.write(|row| row.pending = Some(pending.clone())).await
@@ -188,12 +186,11 @@ impl Commit<'_> {
     /// Puts `bytes` under `key`; what stands there already, if anything does.
     async fn put(&self, key: &str, bytes: &Bytes) -> Result<Option<Bytes>, CommitError> {
         let archive = &self.ports.archive;
-        let may_pass = |error: &ArchiveError| !matches!(error, ArchiveError::Refused { .. });
-        let put = self.try_again(may_pass, || archive.put_if_absent(key, bytes.clone())).await?;
+        let put = self.try_again(ArchiveError::may_pass, || archive.put_if_absent(key, bytes.clone())).await?;
         if put == Put::Created {
             return Ok(None);
         }
-        let standing = self.try_again(may_pass, || archive.get(key)).await?;
+        let standing = self.try_again(ArchiveError::may_pass, || archive.get(key)).await?;
         let vanished = || CommitError::Foreign { key: key.into(), reason: "it came and went".into() };
         standing.ok_or_else(vanished).map(Some)
     }
