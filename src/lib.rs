@@ -18,6 +18,7 @@
 
 pub mod app;
 pub mod archive;
+pub mod aws;
 pub mod batch;
 pub mod cli;
 pub mod config;

@@ -37,7 +37,7 @@ pub(super) async fn catch_up(config: &Config) -> Result<Report, Failure> {
     let settings = settings(config, opened.archive_id, RetryPolicy { give_up_after: Some(PATIENCE) });
     let (shutdown, totals) = (Shutdown::default(), Arc::new(Totals::default()));
     let shards = opened.ports.source.shards().await?;
-    let bytes = shards.iter().filter_map(|shard| shard.end.bytes).sum();
+    let bytes = shards.iter().filter_map(|shard| shard.end.bytes()).sum();
     let bar = Bar::new(bytes);
     let worker = Worker::new(opened.ports.clone(), settings, shutdown.clone(), totals.clone());
     let summary = tokio::select! {

@@ -75,8 +75,8 @@ impl ShardStatus {
             _ if row.ended => "ended",
             _ if !listed => "gone",
             _ if lag_bytes == Some(0) => "caught up",
-            Checkpoint::TrimHorizon => "waiting",
-            Checkpoint::At { .. } => "reading",
+            Checkpoint::TrimHorizon | Checkpoint::Since(_) => "waiting",
+            Checkpoint::Imported(_) | Checkpoint::At { .. } => "reading",
         };
         let pending = row.pending.as_ref().map(|pending| PendingStatus {
             batch_seq: pending.batch_seq,

@@ -184,6 +184,8 @@ fn check(config: &Config) -> Result<(), ConfigError> {
     }
     let durations = [
         ("source.file.poll", config.source.file.poll),
+        ("source.kinesis.poll", config.source.kinesis.poll),
+        ("source.kinesis.list_shards", config.source.kinesis.list_shards),
         ("lease.failover", config.lease.failover),
         ("dedupe.window", config.dedupe.window),
     ];

@@ -1,5 +1,6 @@
 //! Every setting: read from a TOML file, each key overridable by an environment variable `AUDITLAKE__SECTION__KEY`.
 
+mod aws;
 mod load;
 mod units;
 
@@ -9,6 +10,9 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use aws::{
+    DynamodbConfig, KinesisConfig, KinesisConsumer, ObjectLockConfig, ObjectLockMode, S3Config, S3Encryption,
+};
 pub use load::{ConfigError, load, schema};
 pub use units::{HumanBytes, HumanDuration};
 
@@ -47,12 +51,14 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SourceConfig {
-    /// `file`.
+    /// `file` or `kinesis`.
     pub kind: SourceChoice,
     /// Recorded with every event as `source_label`: records name no account.
     pub label: String,
     /// For `kind = "file"`.
     pub file: FileConfig,
+    /// For `kind = "kinesis"`.
+    pub kinesis: KinesisConfig,
 }
 
 /// The sources there are.
@@ -62,11 +68,18 @@ pub enum SourceChoice {
     /// Files of a directory.
     #[default]
     File,
+    /// An Amazon Kinesis stream.
+    Kinesis,
 }
 
 impl Default for SourceConfig {
     fn default() -> Self {
-        Self { kind: SourceChoice::File, label: "default".into(), file: FileConfig::default() }
+        Self {
+            kind: SourceChoice::File,
+            label: "default".into(),
+            file: FileConfig::default(),
+            kinesis: KinesisConfig::default(),
+        }
     }
 }
 
@@ -94,10 +107,12 @@ impl Default for FileConfig {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct StateConfig {
-    /// `embedded`.
+    /// `embedded` or `dynamodb`.
     pub kind: StateChoice,
     /// For `kind = "embedded"`.
     pub embedded: EmbeddedConfig,
+    /// For `kind = "dynamodb"`.
+    pub dynamodb: DynamodbConfig,
 }
 
 /// The places for state.
@@ -107,6 +122,8 @@ pub enum StateChoice {
     /// A directory of one process.
     #[default]
     Embedded,
+    /// Two DynamoDB tables, for any number of workers.
+    Dynamodb,
 }
 
 /// `[state] embedded = { … }`
@@ -127,10 +144,12 @@ impl Default for EmbeddedConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ArchiveConfig {
-    /// `local`.
+    /// `local` or `s3`.
     pub kind: ArchiveChoice,
     /// For `kind = "local"`.
     pub local: LocalConfig,
+    /// For `kind = "s3"`.
+    pub s3: S3Config,
     /// The format of event objects: `parquet` or `ndjson` (`json` is an alias).
     pub format: Format,
     /// `zstd`, `gzip`, `snappy` (Parquet only) or `none`.
@@ -150,6 +169,8 @@ pub enum ArchiveChoice {
     /// A directory.
     #[default]
     Local,
+    /// An Amazon S3 bucket, or one that speaks its protocol.
+    S3,
 }
 
 impl Default for ArchiveConfig {
@@ -157,6 +178,7 @@ impl Default for ArchiveConfig {
         Self {
             kind: ArchiveChoice::Local,
             local: LocalConfig::default(),
+            s3: S3Config::default(),
             format: Format::Parquet,
             compression: Compression::Zstd,
             compression_level: 3,
@@ -226,7 +248,8 @@ impl Default for DedupeConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LeaseConfig {
-    /// How long a lease outlives its worker. Embedded state has one worker, whose leases need not expire: its lock does.
+    /// How long a lease outlives the last word of its worker, who renews it three times as often. Embedded state has one
+    /// worker, whose leases need not expire: its lock does.
     pub failover: HumanDuration,
 }
 
@@ -242,7 +265,8 @@ impl Default for LeaseConfig {
 pub struct LimitsConfig {
     /// The most that one payload (a message; a line or a JSON document of a file) may hold, decompressed.
     pub max_payload_bytes: HumanBytes,
-    /// The most that all open batches may hold in memory together; beyond it the largest are cut early.
+    /// The most that records may hold in memory: a quarter of it those that are read ahead, the rest those of open
+    /// batches. Beyond it reading waits, and the largest batches are cut early.
     pub memory: HumanBytes,
 }
 
@@ -256,13 +280,16 @@ impl Default for LimitsConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct WorkerConfig {
+    /// The worker's name in the lease table; the host's where it is missing. Something unique is put behind it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
     /// How long a stop may take: open batches are committed until then, what is left is read again next time.
     pub shutdown_grace: HumanDuration,
 }
 
 impl Default for WorkerConfig {
     fn default() -> Self {
-        Self { shutdown_grace: HumanDuration::from_secs(25) }
+        Self { id: None, shutdown_grace: HumanDuration::from_secs(25) }
     }
 }
 
@@ -293,6 +320,7 @@ impl Config {
             source_label: self.source.label.clone(),
             source_kind: match self.source.kind {
                 SourceChoice::File => SourceKind::File,
+                SourceChoice::Kinesis => SourceKind::Kinesis,
             },
             rules: Rules {
                 trusted_proxies: self.record.trusted_proxies.clone(),

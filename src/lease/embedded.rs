@@ -3,6 +3,7 @@
 //! A file's name is its shard's, percent-encoded but for `[A-Za-z0-9._-]`, with `.json` behind it. A name that would get
 //! too long is cut and told from others by `~` and the SHA-256 of the shard's name. The row within says whose it is.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -60,6 +61,19 @@ impl EmbeddedLeases {
 
     /// Writes the row if the stored one's counter is `expected` (`None`: there is no row).
     fn write(&self, row: &LeaseRow, expected: Option<u64>) -> Result<(), LeaseError> {
+        let mut json =
+            serde_json::to_vec_pretty(row).map_err(|error| LeaseError::Unavailable { reason: error.to_string() })?;
+        json.push(b'\n');
+        self.change(row, expected, |path| disk::replace_file(path, &json))
+    }
+
+    /// Changes the row's file if the stored row's counter is `expected` (`None`: there is no row).
+    fn change(
+        &self,
+        row: &LeaseRow,
+        expected: Option<u64>,
+        change: impl FnOnce(&Path) -> io::Result<()>,
+    ) -> Result<(), LeaseError> {
         let Some(writing) = &self.writing else {
             let reason = format!("{} was opened to be looked at only", self.directory.display());
             return Err(LeaseError::Unavailable { reason });
@@ -70,10 +84,7 @@ impl EmbeddedLeases {
             return Err(LeaseError::Conflict { shard: row.shard.clone() });
         }
         let path = self.path(&row.shard);
-        let mut json =
-            serde_json::to_vec_pretty(row).map_err(|error| LeaseError::Unavailable { reason: error.to_string() })?;
-        json.push(b'\n');
-        disk::replace_file(&path, &json).map_err(|error| unavailable(&path, &error))
+        change(&path).map_err(|error| unavailable(&path, &error))
     }
 }
 
@@ -110,6 +121,10 @@ impl LeaseStore for EmbeddedLeases {
             Some(stored) => self.write(row, Some(stored)),
             None => Err(LeaseError::Conflict { shard: row.shard.clone() }),
         }
+    }
+
+    async fn remove(&self, row: &LeaseRow) -> Result<(), LeaseError> {
+        self.change(row, Some(row.counter), disk::remove_file)
     }
 
     fn sole_worker(&self) -> bool {

@@ -60,6 +60,15 @@ impl LeaseStore for MemoryLeases {
         }
     }
 
+    async fn remove(&self, row: &LeaseRow) -> Result<(), LeaseError> {
+        let mut rows = self.rows();
+        if rows.get(&row.shard).is_none_or(|stored| stored.counter != row.counter) {
+            return Err(LeaseError::Conflict { shard: row.shard.clone() });
+        }
+        rows.remove(&row.shard);
+        Ok(())
+    }
+
     fn sole_worker(&self) -> bool {
         self.sole_worker
     }

@@ -14,7 +14,7 @@ use smol_str::SmolStr;
 use crate::batch::Window;
 use crate::digest::Digest;
 use crate::encode::Layout;
-use crate::source::{Checkpoint, Range, ShardId};
+use crate::source::{Checkpoint, HashRange, Range, ShardId};
 
 pub use held::Lease;
 
@@ -97,6 +97,29 @@ pub struct LeaseRow {
     /// When the lease was last given up, everything that the shard held then was in the archive.
     #[serde(default)]
     pub caught_up: bool,
+    /// The time up to which the shard is known to be archived: the arrival of the last committed record, or, where it
+    /// is caught up and nothing is open, the last time that it was looked at. A source that no longer has the payload
+    /// at the checkpoint has lost nothing that arrived until then.
+    #[serde(default)]
+    pub read_through: Option<Timestamp>,
+    /// Who asks for the lease: its owner commits what is open and gives it up.
+    #[serde(default)]
+    pub wanted_by: Option<WorkerId>,
+    /// When the owner took it. Never compared with a clock: of two leases it tells the one that moved last.
+    #[serde(default)]
+    pub taken_at: Option<Timestamp>,
+    /// How often the lease changed hands since its checkpoint last moved.
+    #[serde(default)]
+    pub switches: u64,
+    /// The shards that came from it, where it has ended.
+    #[serde(default)]
+    pub children: Vec<ShardId>,
+    /// Its share of a stream that is split by hash keys.
+    #[serde(default)]
+    pub hash_range: Option<HashRange>,
+    /// What its positions belong to ([`crate::source::Source::origin`]).
+    #[serde(default)]
+    pub origin: Option<SmolStr>,
     /// The row was made anew from the archive when this was its next batch: what the archive had lost by then, nobody
     /// can tell.
     #[serde(default)]
@@ -117,6 +140,13 @@ impl LeaseRow {
             chain_head: None,
             pending: None,
             caught_up: false,
+            read_through: None,
+            wanted_by: None,
+            taken_at: None,
+            switches: 0,
+            children: Vec::new(),
+            hash_range: None,
+            origin: None,
             remade_at: None,
         }
     }
@@ -169,6 +199,10 @@ pub trait LeaseStore: Send + Sync {
     /// Replaces the row, on condition that the stored counter is `row.counter - 1`; [`LeaseError::Conflict`]
     /// otherwise. Durable once it returns.
     async fn replace(&self, row: &LeaseRow) -> Result<(), LeaseError>;
+
+    /// Removes the row, on condition that the stored counter is `row.counter`; [`LeaseError::Conflict`] otherwise, also
+    /// where there is no row.
+    async fn remove(&self, row: &LeaseRow) -> Result<(), LeaseError>;
 
     /// Whether no other worker can be alive while this store is open, so that an owner in a row is a dead one.
     fn sole_worker(&self) -> bool;

@@ -4,6 +4,7 @@ pub mod clock;
 pub(crate) mod disk;
 pub mod failpoint;
 pub mod identity;
+pub mod memory;
 pub mod retry;
 pub mod shutdown;
 pub mod state_dir;

@@ -77,8 +77,8 @@ impl Source for MemorySource {
         Ok(self.with(|shards| {
             let listed = shards.iter().map(|(id, stream)| {
                 let bytes = stream.payloads.iter().map(|payload| payload.data.len() as u64).sum();
-                let before = SequenceNumber::from(stream.next_sequence);
-                Shard { id: id.clone(), parents: stream.parents.clone(), end: Target { before, bytes: Some(bytes) } }
+                let sequence = SequenceNumber::from(stream.next_sequence);
+                Shard::new(id.clone(), stream.parents.clone(), Target::Before { sequence, bytes: Some(bytes) })
             });
             listed.collect()
         }))
@@ -89,7 +89,7 @@ impl Source for MemorySource {
         if !self.with(|shards| shards.contains_key(shard)) {
             return Err(reader.stopped("there is no such shard"));
         }
-        reader.resumed = reader.reading.after == Checkpoint::TrimHorizon;
+        reader.resumed = reader.reading.after.position().is_none();
         Ok(Box::new(reader))
     }
 }
@@ -120,7 +120,8 @@ impl MemoryReader {
     fn resume(&mut self, payloads: &mut Vec<Payload>) -> Result<Option<Gap>, SourceError> {
         let after = self.reading.after.clone();
         let at_checkpoint = payloads.first().is_some_and(|first| Some(&first.position) == after.position());
-        if at_checkpoint && payloads.remove(0).checkpoint() != after {
+        let is_at = matches!(after, Checkpoint::At { .. });
+        if at_checkpoint && payloads.remove(0).checkpoint() != after && is_at {
             return Err(self.stopped("the payload at the checkpoint is not the one that was archived"));
         }
         if self.resumed || payloads.is_empty() {
@@ -143,7 +144,10 @@ impl ShardReader for MemoryReader {
         payloads.truncate(PAGE_PAYLOADS);
         match &self.reading.until {
             Until::Forever => {}
-            Until::Target(target) => payloads.retain(|payload| payload.position.sequence < target.before),
+            Until::Target(Target::Before { sequence, .. }) => {
+                payloads.retain(|payload| payload.position.sequence < *sequence);
+            }
+            Until::Target(Target::Arrival(time)) => payloads.retain(|payload| payload.arrival <= *time),
             Until::Through(through) => {
                 payloads.retain(|payload| Some(&payload.position) <= through.position());
             }
@@ -168,6 +172,6 @@ impl ShardReader for MemoryReader {
         };
         let read_through = payloads.last().map_or(Timestamp::UNIX_EPOCH, |payload| payload.arrival);
         let bytes = payloads.iter().map(|payload| payload.data.len() as u64).sum();
-        Ok(Page { payloads, next, read_through, bytes, gap })
+        Ok(Page { payloads, next, read_through, bytes, gap, behind: None, held: None })
     }
 }

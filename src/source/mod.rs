@@ -5,6 +5,8 @@ pub mod memory;
 mod position;
 
 use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -12,7 +14,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
-pub use position::{Checkpoint, Position, Range, RecordPosition, SequenceNumber};
+use crate::ops::memory::Reservation;
+
+pub use position::{Checkpoint, InitialPosition, Position, Range, RecordPosition, SequenceNumber};
 
 /// A shard's name: a Kinesis shard id, a spool's name, or the path of a file below the source's directory (with `/`
 /// between the parts).
@@ -67,6 +71,15 @@ impl SourceKind {
     }
 }
 
+/// The hash keys that a shard of a Kinesis stream takes, both ends included: decimal numbers of 128 bits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HashRange {
+    /// The first.
+    pub start: SmolStr,
+    /// The last.
+    pub end: SmolStr,
+}
+
 /// A shard as its source lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shard {
@@ -76,15 +89,40 @@ pub struct Shard {
     pub parents: Vec<ShardId>,
     /// Where it ended when it was listed, for a reader that is to stop there.
     pub end: Target,
+    /// What it takes of a stream that is split by hash keys; shown in its lease row.
+    pub hash_range: Option<HashRange>,
 }
 
-/// The place at which a one-shot reader stops: everything before it is read, nothing behind it.
+impl Shard {
+    /// A shard of a source that does not split by hash keys.
+    pub fn new(id: ShardId, parents: Vec<ShardId>, end: Target) -> Self {
+        Self { id, parents, end, hash_range: None }
+    }
+}
+
+/// The place at which a one-shot reader stops: everything before it is read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target {
-    /// The first sequence number that is *not* to be read (for a file: its length in bytes as it is stored).
-    pub before: SequenceNumber,
-    /// How many bytes lie before it, where the source knows; for showing progress.
-    pub bytes: Option<u64>,
+pub enum Target {
+    /// Nothing behind it is read.
+    Before {
+        /// The first sequence number that is *not* to be read (for a file: its length in bytes as it is stored).
+        sequence: SequenceNumber,
+        /// How many bytes lie before it, where the source knows; for showing progress.
+        bytes: Option<u64>,
+    },
+    /// The stream can't say where it ends. The reader stops at the first payload that arrived later than this, or
+    /// where the stream says that it holds no more.
+    Arrival(Timestamp),
+}
+
+impl Target {
+    /// How many bytes lie before it, where the source knows.
+    pub fn bytes(&self) -> Option<u64> {
+        match self {
+            Self::Before { bytes, .. } => *bytes,
+            Self::Arrival(_) => None,
+        }
+    }
 }
 
 /// Where a reader begins and where it stops.
@@ -92,6 +130,9 @@ pub struct Target {
 pub struct Reading {
     /// Everything up to here has been read. A source proves that it still has that payload (its digest), or says so.
     pub after: Checkpoint,
+    /// The time up to which the shard is known to be read: a source that no longer has the payload at `after` has lost
+    /// nothing if it still has all that arrived later than this.
+    pub read_through: Option<Timestamp>,
     /// Where to stop.
     pub until: Until,
     /// The arrival time to give to what is read, where the source has none of its own and is asked for a batch again.
@@ -122,6 +163,10 @@ pub struct Page {
     pub bytes: u64,
     /// Payloads that the source no longer had, in front of these.
     pub gap: Option<crate::lease::Gap>,
+    /// How far these payloads are behind the shard's tip, where the source says so.
+    pub behind: Option<Duration>,
+    /// What the page holds of the memory for pages; given back with its last copy.
+    pub held: Option<Arc<Reservation>>,
 }
 
 /// What comes after a page.
@@ -161,6 +206,12 @@ pub enum SourceError {
 /// Where payloads come from.
 #[async_trait]
 pub trait Source: Send + Sync {
+    /// What the positions of its shards belong to, where a source of the same name can be another one: for a stream,
+    /// its ARN and when it was made. Lease rows and manifests keep it, and a worker refuses those of another.
+    fn origin(&self) -> Option<&str> {
+        None
+    }
+
     /// Every shard there is, with the place at which it ends now. Parents stand before their children.
     async fn shards(&self) -> Result<Vec<Shard>, SourceError>;
 

@@ -11,6 +11,7 @@
 use std::cmp::Ordering;
 use std::fmt;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
@@ -128,6 +129,11 @@ impl fmt::Display for RecordPosition<'_> {
 pub enum Checkpoint {
     /// Nothing of the shard has been read.
     TrimHorizon,
+    /// Nothing has been read, and what arrived before this time is not wanted (`initial_position`).
+    Since(Timestamp),
+    /// Everything up to and including this payload has been read by another program, whose checkpoint was taken over;
+    /// it kept no digest.
+    Imported(Position),
     /// Everything up to and including this payload has been read.
     At {
         /// Where the payload stands.
@@ -148,8 +154,8 @@ impl Checkpoint {
     /// The position of the last payload read, if there was one.
     pub fn position(&self) -> Option<&Position> {
         match self {
-            Self::TrimHorizon => None,
-            Self::At { position, .. } => Some(position),
+            Self::TrimHorizon | Self::Since(_) => None,
+            Self::Imported(position) | Self::At { position, .. } => Some(position),
         }
     }
 
@@ -163,7 +169,8 @@ impl fmt::Display for Checkpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TrimHorizon => f.write_str("TRIM_HORIZON"),
-            Self::At { position, .. } => fmt::Display::fmt(position, f),
+            Self::Since(time) => write!(f, "since {time}"),
+            Self::Imported(position) | Self::At { position, .. } => fmt::Display::fmt(position, f),
         }
     }
 }
@@ -185,6 +192,12 @@ enum CheckpointForm {
         payload_bytes: u64,
         payload_sha256: Digest,
     },
+    Imported {
+        imported: Position,
+    },
+    Since {
+        since: Timestamp,
+    },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -197,6 +210,8 @@ impl From<Checkpoint> for CheckpointForm {
     fn from(checkpoint: Checkpoint) -> Self {
         match checkpoint {
             Checkpoint::TrimHorizon => Self::Sentinel(Sentinel::TrimHorizon),
+            Checkpoint::Since(since) => Self::Since { since },
+            Checkpoint::Imported(imported) => Self::Imported { imported },
             Checkpoint::At { position, bytes, payload } => {
                 Self::At { position, payload_bytes: bytes, payload_sha256: payload }
             }
@@ -208,10 +223,76 @@ impl From<CheckpointForm> for Checkpoint {
     fn from(form: CheckpointForm) -> Self {
         match form {
             CheckpointForm::Sentinel(Sentinel::TrimHorizon) => Self::TrimHorizon,
+            CheckpointForm::Since { since } => Self::Since(since),
+            CheckpointForm::Imported { imported } => Self::Imported(imported),
             CheckpointForm::At { position, payload_bytes, payload_sha256 } => {
                 Self::At { position, bytes: payload_bytes, payload: payload_sha256 }
             }
         }
+    }
+}
+
+/// Where a stream that was never read is begun; written `trim_horizon`, `latest`, or as a time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum InitialPosition {
+    /// With the oldest record that the stream still has.
+    #[default]
+    TrimHorizon,
+    /// With what arrives from the first start on.
+    Latest,
+    /// With what arrived at this time or later.
+    At(Timestamp),
+}
+
+impl InitialPosition {
+    /// The checkpoint of a shard that is begun there, where the first start is at `start`. `latest` becomes a time, so
+    /// that a worker which dies before its first batch is committed has its successor begin at the same place.
+    pub fn checkpoint(self, start: Timestamp) -> Checkpoint {
+        match self {
+            Self::TrimHorizon => Checkpoint::TrimHorizon,
+            Self::Latest => Checkpoint::Since(start),
+            Self::At(time) => Checkpoint::Since(time),
+        }
+    }
+}
+
+impl fmt::Display for InitialPosition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TrimHorizon => f.write_str("trim_horizon"),
+            Self::Latest => f.write_str("latest"),
+            Self::At(time) => fmt::Display::fmt(time, f),
+        }
+    }
+}
+
+impl Serialize for InitialPosition {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for InitialPosition {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        match text.to_ascii_lowercase().as_str() {
+            "trim_horizon" => Ok(Self::TrimHorizon),
+            "latest" => Ok(Self::Latest),
+            _ => text.parse().map(Self::At).map_err(|_| {
+                let message = format!("`{text}` is neither `trim_horizon` nor `latest` nor a time (2026-11-21T00:00:00Z)");
+                serde::de::Error::custom(message)
+            }),
+        }
+    }
+}
+
+impl schemars::JsonSchema for InitialPosition {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "InitialPosition".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "type": "string", "examples": ["trim_horizon", "latest", "2026-11-21T00:00:00Z"] })
     }
 }
 
@@ -253,9 +334,10 @@ mod tests {
     }
 
     #[test]
-    fn a_checkpoint_survives_json_in_both_forms() {
+    fn a_checkpoint_survives_json_in_each_form() {
         let at = Checkpoint::at(Position::new(42), b"x");
-        for checkpoint in [Checkpoint::TrimHorizon, at] {
+        let (since, imported) = (Checkpoint::Since(Timestamp::UNIX_EPOCH), Checkpoint::Imported(Position::new(7)));
+        for checkpoint in [Checkpoint::TrimHorizon, at, since, imported] {
             let json = serde_json::to_string(&checkpoint).unwrap();
             assert_eq!(serde_json::from_str::<Checkpoint>(&json).unwrap(), checkpoint, "{json}");
         }

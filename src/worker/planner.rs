@@ -35,8 +35,7 @@ mod tests {
 
     fn shard(name: &str, parents: &[&str]) -> Shard {
         let parents = parents.iter().map(ShardId::new).collect();
-        let end = Target { before: SequenceNumber::from(0), bytes: None };
-        Shard { id: ShardId::new(name), parents, end }
+        Shard::new(ShardId::new(name), parents, Target::Before { sequence: SequenceNumber::from(0), bytes: None })
     }
 
     fn rows(shards: &[Shard], change: impl Fn(&mut LeaseRow)) -> BTreeMap<ShardId, LeaseRow> {

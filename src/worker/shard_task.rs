@@ -172,6 +172,7 @@ impl ShardTask {
             let mut reader = self
                 .open(Reading {
                     after: pending.range.after.clone(),
+                    read_through: None,
                     until: Until::Through(pending.range.through.clone()),
                     arrival: Some(pending.arrival),
                 })
@@ -192,8 +193,8 @@ impl ShardTask {
     }
 
     async fn read_on(&mut self) -> Result<Outcome, ShardError> {
-        let after = self.lease.row().checkpoint.clone();
-        let mut reader = self.open(Reading { after, until: self.until.clone(), arrival: None }).await?;
+        let (after, read_through) = (self.lease.row().checkpoint.clone(), self.lease.row().read_through);
+        let mut reader = self.open(Reading { after, read_through, until: self.until.clone(), arrival: None }).await?;
         let mut open: Option<OpenBatch> = None;
         let mut idle = false;
         loop {

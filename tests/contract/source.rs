@@ -87,7 +87,7 @@ fn shard() -> ShardId {
 }
 
 async fn open(fixture: &dyn Fixture, after: Checkpoint, until: Until) -> Result<Box<dyn ShardReader>, SourceError> {
-    fixture.source().open(&shard(), Reading { after, until, arrival: None }).await
+    fixture.source().open(&shard(), Reading { after, read_through: None, until, arrival: None }).await
 }
 
 /// Reads until there is no more at once.
@@ -166,7 +166,7 @@ async fn a_range_is_read_again_exactly(fixture: &dyn Fixture) {
     fixture.append(&shard(), &payloads(300..310));
     let arrival = all[0].arrival;
     let reading =
-        Reading { after: all[50].checkpoint(), until: Until::Through(all[250].checkpoint()), arrival: Some(arrival) };
+        Reading { after: all[50].checkpoint(), until: Until::Through(all[250].checkpoint()), read_through: None, arrival: Some(arrival) };
     let mut reader = fixture.source().open(&shard(), reading).await.unwrap();
     let (read, next) = drain(reader.as_mut()).await.unwrap();
     assert_eq!((texts(&read), next), (texts(&all[51..=250]), Next::Reached));

@@ -301,6 +301,10 @@ impl LeaseStore for Snapshots {
     async fn replace(&self, _: &LeaseRow) -> Result<(), LeaseError> {
         unreachable!("verify writes nothing")
     }
+    async fn remove(&self, row: &LeaseRow) -> Result<(), LeaseError> {
+        unreachable!("{} is looked at only", row.shard)
+    }
+
     fn sole_worker(&self) -> bool {
         false
     }

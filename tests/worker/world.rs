@@ -100,6 +100,10 @@ impl LeaseStore for FaultyLeases {
         Ok(())
     }
 
+    async fn remove(&self, row: &LeaseRow) -> Result<(), LeaseError> {
+        self.0.remove(row).await
+    }
+
     fn sole_worker(&self) -> bool {
         self.0.sole_worker()
     }

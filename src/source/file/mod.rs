@@ -57,12 +57,12 @@ impl FileSource {
     /// compressed file has been begun, whose content's length nobody knows without reading it.
     pub fn lag(&self, shard: &Shard, checkpoint: &Checkpoint) -> io::Result<Option<u64>> {
         let (read, begun) = match checkpoint {
-            Checkpoint::TrimHorizon => (Some(0), false),
+            Checkpoint::TrimHorizon | Checkpoint::Since(_) | Checkpoint::Imported(_) => (Some(0), false),
             Checkpoint::At { position, bytes, .. } => (position.sequence.as_u64().map(|offset| offset + bytes), true),
         };
         let path = self.path_of(&shard.id);
-        let left = read.and_then(|read| shard.end.bytes?.checked_sub(read));
-        let (Some(stored), Some(left)) = (shard.end.bytes, left) else { return Ok(None) };
+        let left = read.and_then(|read| shard.end.bytes()?.checked_sub(read));
+        let (Some(stored), Some(left)) = (shard.end.bytes(), left) else { return Ok(None) };
         if !Content::open(&path, stored, 0)?.0.is_plain() {
             return Ok((!begun).then_some(stored));
         }
@@ -145,11 +145,8 @@ fn walk(root: &Path, below: &Path, shards: &mut Vec<Shard>) -> Result<(), Source
 }
 
 fn shard(relative: &Path, length: u64) -> Shard {
-    Shard {
-        id: shard_id(relative),
-        parents: Vec::new(),
-        end: Target { before: SequenceNumber::from(length), bytes: Some(length) },
-    }
+    let end = Target::Before { sequence: SequenceNumber::from(length), bytes: Some(length) };
+    Shard::new(shard_id(relative), Vec::new(), end)
 }
 
 /// `%` escapes itself, so that every name of a file, UTF-8 or not, is the name of one shard.

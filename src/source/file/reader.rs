@@ -16,7 +16,7 @@ use super::{FileOptions, io_error, modified};
 use crate::batch::Window;
 use crate::ops::clock::Clock;
 use crate::record::{Split, split};
-use crate::source::{Checkpoint, Next, Page, Payload, Position, Reading, ShardId, ShardReader, SourceError, Until};
+use crate::source::{Checkpoint, Next, Page, Payload, Position, Reading, ShardId, ShardReader, SourceError, Target, Until};
 
 /// How many bytes of payloads make a page, and how many are read at once.
 const PAGE_BYTES: usize = 1 << 20;
@@ -98,7 +98,7 @@ impl FileReader {
                     Woken::Changed(cursor) => cursor,
                     Woken::Same(parked) => {
                         let (next, read_through) = (Next::CaughtUp, now);
-                        let page = Page { payloads: Vec::new(), next, read_through, bytes: 0, gap: None };
+                        let page = Page { payloads: Vec::new(), next, read_through, bytes: 0, gap: None, behind: None, held: None };
                         return Ok((page, State::Parked(parked)));
                     }
                 },
@@ -189,8 +189,8 @@ impl Cursor {
         let shard = &file.shard;
         let metadata = std::fs::metadata(&file.path).map_err(|error| io_error(shard, &error))?;
         let stored_limit = match &reading.until {
-            Until::Target(target) => target.before.as_u64().unwrap_or(u64::MAX),
-            Until::Forever | Until::Through(_) => u64::MAX,
+            Until::Target(Target::Before { sequence, .. }) => sequence.as_u64().unwrap_or(u64::MAX),
+            Until::Target(Target::Arrival(_)) | Until::Forever | Until::Through(_) => u64::MAX,
         };
         let visible = match &reading.until {
             Until::Through(through) => payload_end(shard, through)?,
@@ -289,7 +289,7 @@ impl Cursor {
             self.last = Some(Payload::clone(last));
         }
         let read_through = if next == Next::More { self.arrival } else { now };
-        let page = Page { payloads, next, read_through, bytes, gap: None };
+        let page = Page { payloads, next, read_through, bytes, gap: None, behind: None, held: None };
         let state = if next == Next::CaughtUp { State::Parked(Box::new(self.park(now))) } else { State::Open(self) };
         Ok((page, state))
     }

@@ -74,7 +74,7 @@ impl Files {
     }
 
     async fn open(&self, name: &str, after: Checkpoint, until: Until) -> Result<Box<dyn ShardReader>, SourceError> {
-        self.source.open(&ShardId::new(name), Reading { after, until, arrival: None }).await
+        self.source.open(&ShardId::new(name), Reading { after, read_through: None, until, arrival: None }).await
     }
 
     /// Everything from `after` to where the file ends now.
@@ -361,6 +361,7 @@ async fn a_batch_is_read_again_exactly_whatever_was_appended_since() {
     let reading = Reading {
         after: Checkpoint::TrimHorizon,
         until: Until::Through(payloads[1].checkpoint()),
+        read_through: None,
         arrival: Some(arrival),
     };
     let mut reader = files.source.open(&ShardId::new("f"), reading).await.unwrap();
@@ -452,7 +453,7 @@ async fn a_file_as_the_path_is_one_shard() {
     let shards = source.shards().await.unwrap();
     assert_eq!(shards.len(), 1);
     let reading =
-        Reading { after: Checkpoint::TrimHorizon, until: Until::Target(shards[0].end.clone()), arrival: None };
+        Reading { after: Checkpoint::TrimHorizon, until: Until::Target(shards[0].end.clone()), read_through: None, arrival: None };
     let mut reader = source.open(&shards[0].id, reading).await.unwrap();
     assert_eq!(drain(reader.as_mut()).await.unwrap().0.len(), 3);
 }

@@ -1,0 +1,148 @@
+//! What the adapters of Kinesis, DynamoDB and S3 share: how a client is made, and what an error of the SDK means.
+
+use std::time::Duration;
+
+use aws_config::retry::RetryConfig;
+use aws_config::sts::AssumeRoleProvider;
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_smithy_http_client::tls::Provider;
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use aws_sdk_dynamodb::config::SharedCredentialsProvider;
+use aws_sdk_dynamodb::config::http::HttpResponse;
+use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
+
+/// Where a service is and who asks. What is missing comes by the SDK's own chain: environment, profile, web identity,
+/// the container's or the machine's role.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Access<'a> {
+    /// The region.
+    pub region: Option<&'a str>,
+    /// Another endpoint than the region's.
+    pub endpoint_url: Option<&'a str>,
+    /// A role to take on.
+    pub assume_role_arn: Option<&'a str>,
+    /// The external id that the role asks for.
+    pub external_id: Option<&'a str>,
+}
+
+/// How long calls may take, and how often one is sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// The longest that one attempt may take, from sending to the answer's last byte.
+    pub attempt: Duration,
+    /// How often the SDK sends a call that may succeed later, the first time included. Callers try again above that.
+    pub attempts: u32,
+}
+
+const CONNECT: Duration = Duration::from_secs(3);
+
+/// The SDK's configuration for one service.
+pub async fn sdk_config(access: Access<'_>, patience: Patience) -> SdkConfig {
+    let http = aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
+    let timeouts =
+        TimeoutConfig::builder().connect_timeout(CONNECT).operation_attempt_timeout(patience.attempt).build();
+    let mut loader = aws_config::defaults(BehaviorVersion::latest())
+        .http_client(http)
+        .timeout_config(timeouts)
+        .retry_config(RetryConfig::standard().with_max_attempts(patience.attempts));
+    if let Some(region) = access.region {
+        loader = loader.region(Region::new(region.to_owned()));
+    }
+    let base = loader.load().await;
+    let mut config = base.to_builder();
+    if let Some(role) = access.assume_role_arn {
+        let mut provider = AssumeRoleProvider::builder(role).session_name("auditlake").configure(&base);
+        if let Some(id) = access.external_id {
+            provider = provider.external_id(id);
+        }
+        config = config.credentials_provider(SharedCredentialsProvider::new(provider.build().await));
+    }
+    if let Some(endpoint) = access.endpoint_url {
+        config = config.endpoint_url(endpoint);
+    }
+    config.build()
+}
+
+/// The error in one line: the service's own code and words, or what kept it from answering. Never the whole answer,
+/// which may hold what logs must not.
+pub fn explain<E>(error: &SdkError<E, HttpResponse>) -> String
+where
+    E: std::error::Error + ProvideErrorMetadata + 'static,
+{
+    if let Some(service) = error.as_service_error() {
+        let status = error.raw_response().map_or(0, |response| response.status().as_u16());
+        let code = service.code().unwrap_or("no error code");
+        return match service.message() {
+            Some(message) => format!("{code}: {message} (HTTP {status})"),
+            None => format!("{code} (HTTP {status})"),
+        };
+    }
+    let mut words = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        words = format!("{words}: {inner}");
+        cause = inner.source();
+    }
+    words.replace('\n', " ")
+}
+
+/// Whether the same call may succeed later: the network, the service's own faults, and throttling may pass; what the
+/// service says of the request does not.
+pub fn may_pass<E>(error: &SdkError<E, HttpResponse>) -> bool
+where
+    E: ProvideErrorMetadata,
+{
+    match error {
+        SdkError::ConstructionFailure(_) => false,
+        SdkError::TimeoutError(_) | SdkError::DispatchFailure(_) | SdkError::ResponseError(_) => true,
+        SdkError::ServiceError(service) => {
+            let status = service.raw().status().as_u16();
+            is_throttling(service.err().code()) || status >= 500 || status == 429 || status == 408
+                || service.err().code().is_some_and(|code| PASSING.contains(&code))
+        }
+        // The enum may grow: what is not known to pass is for a human.
+        _ => false,
+    }
+}
+
+/// Whether the service asks for fewer calls.
+pub fn is_throttling(code: Option<&str>) -> bool {
+    code.is_some_and(|code| THROTTLING.contains(&code))
+}
+
+const THROTTLING: &[&str] = &[
+    "Throttling",
+    "ThrottlingException",
+    "ThrottledException",
+    "ThrottlingError",
+    "RequestThrottled",
+    "RequestThrottledException",
+    "RequestLimitExceeded",
+    "TooManyRequestsException",
+    "LimitExceededException",
+    "ProvisionedThroughputExceeded",
+    "ProvisionedThroughputExceededException",
+    "KMSThrottlingException",
+    "SlowDown",
+    "BandwidthLimitExceeded",
+    "EC2ThrottledException",
+];
+
+/// Faults that pass though their HTTP status blames the request: expired credentials and clocks are looked up anew.
+const PASSING: &[&str] = &[
+    "RequestTimeout",
+    "RequestTimeoutException",
+    "ExpiredToken",
+    "ExpiredTokenException",
+    "RequestExpired",
+    "InternalError",
+    "InternalFailure",
+    "InternalServerError",
+    "InternalServerException",
+    "ServiceUnavailable",
+    "ServiceUnavailableException",
+    "TransactionConflict",
+    "TransactionConflictException",
+    "TransactionInProgressException",
+];
