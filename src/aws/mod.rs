@@ -6,11 +6,11 @@ use aws_config::retry::RetryConfig;
 use aws_config::sts::AssumeRoleProvider;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
-use aws_smithy_http_client::tls::Provider;
-use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_sdk_dynamodb::config::SharedCredentialsProvider;
 use aws_sdk_dynamodb::config::http::HttpResponse;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
+use aws_smithy_http_client::tls::Provider;
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 
 /// Where a service is and who asks. What is missing comes by the SDK's own chain: environment, profile, web identity,
 /// the container's or the machine's role.
@@ -94,14 +94,16 @@ where
     E: ProvideErrorMetadata,
 {
     match error {
-        SdkError::ConstructionFailure(_) => false,
         SdkError::TimeoutError(_) | SdkError::DispatchFailure(_) | SdkError::ResponseError(_) => true,
         SdkError::ServiceError(service) => {
             let status = service.raw().status().as_u16();
-            is_throttling(service.err().code()) || status >= 500 || status == 429 || status == 408
+            is_throttling(service.err().code())
+                || status >= 500
+                || status == 429
+                || status == 408
                 || service.err().code().is_some_and(|code| PASSING.contains(&code))
         }
-        // The enum may grow: what is not known to pass is for a human.
+        // A call that could not be made; and the enum may grow: what is not known to pass is for a human.
         _ => false,
     }
 }

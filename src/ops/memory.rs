@@ -112,16 +112,14 @@ mod tests {
     async fn who_does_not_fit_waits_until_bytes_are_given_back() {
         let budget = MemoryBudget::new(10);
         let first = budget.reserve(8).await;
-        let second = tokio::spawn({
-            let budget = budget.clone();
-            async move { budget.reserve(3).await }
-        });
-        while budget.waiting() == 0 {
-            tokio::task::yield_now().await;
-        }
-        assert_eq!(budget.held(), 8);
-        drop(first);
-        let second = second.await.unwrap();
+        let release = async {
+            while budget.waiting() == 0 {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(budget.held(), 8);
+            drop(first);
+        };
+        let (second, ()) = tokio::join!(budget.reserve(3), release);
         assert_eq!((budget.held(), budget.waiting()), (3, 0));
         drop(second);
         assert_eq!(budget.held(), 0);

@@ -279,7 +279,8 @@ impl<'de> Deserialize<'de> for InitialPosition {
             "trim_horizon" => Ok(Self::TrimHorizon),
             "latest" => Ok(Self::Latest),
             _ => text.parse().map(Self::At).map_err(|_| {
-                let message = format!("`{text}` is neither `trim_horizon` nor `latest` nor a time (2026-11-21T00:00:00Z)");
+                let message =
+                    format!("`{text}` is neither `trim_horizon` nor `latest` nor a time (2026-11-21T00:00:00Z)");
                 serde::de::Error::custom(message)
             }),
         }

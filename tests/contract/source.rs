@@ -165,8 +165,12 @@ async fn a_range_is_read_again_exactly(fixture: &dyn Fixture) {
     let all = read_all(fixture, Checkpoint::TrimHorizon).await;
     fixture.append(&shard(), &payloads(300..310));
     let arrival = all[0].arrival;
-    let reading =
-        Reading { after: all[50].checkpoint(), until: Until::Through(all[250].checkpoint()), read_through: None, arrival: Some(arrival) };
+    let reading = Reading {
+        after: all[50].checkpoint(),
+        until: Until::Through(all[250].checkpoint()),
+        read_through: None,
+        arrival: Some(arrival),
+    };
     let mut reader = fixture.source().open(&shard(), reading).await.unwrap();
     let (read, next) = drain(reader.as_mut()).await.unwrap();
     assert_eq!((texts(&read), next), (texts(&all[51..=250]), Next::Reached));

@@ -16,7 +16,9 @@ use super::{FileOptions, io_error, modified};
 use crate::batch::Window;
 use crate::ops::clock::Clock;
 use crate::record::{Split, split};
-use crate::source::{Checkpoint, Next, Page, Payload, Position, Reading, ShardId, ShardReader, SourceError, Target, Until};
+use crate::source::{
+    Checkpoint, Next, Page, Payload, Position, Reading, ShardId, ShardReader, SourceError, Target, Until,
+};
 
 /// How many bytes of payloads make a page, and how many are read at once.
 const PAGE_BYTES: usize = 1 << 20;
@@ -98,7 +100,15 @@ impl FileReader {
                     Woken::Changed(cursor) => cursor,
                     Woken::Same(parked) => {
                         let (next, read_through) = (Next::CaughtUp, now);
-                        let page = Page { payloads: Vec::new(), next, read_through, bytes: 0, gap: None, behind: None, held: None };
+                        let page = Page {
+                            payloads: Vec::new(),
+                            next,
+                            read_through,
+                            bytes: 0,
+                            gap: None,
+                            behind: None,
+                            held: None,
+                        };
                         return Ok((page, State::Parked(parked)));
                     }
                 },

@@ -452,8 +452,12 @@ async fn a_file_as_the_path_is_one_shard() {
     let source = FileSource::new(options, files.clock.clone());
     let shards = source.shards().await.unwrap();
     assert_eq!(shards.len(), 1);
-    let reading =
-        Reading { after: Checkpoint::TrimHorizon, until: Until::Target(shards[0].end.clone()), read_through: None, arrival: None };
+    let reading = Reading {
+        after: Checkpoint::TrimHorizon,
+        until: Until::Target(shards[0].end.clone()),
+        read_through: None,
+        arrival: None,
+    };
     let mut reader = source.open(&shards[0].id, reading).await.unwrap();
     assert_eq!(drain(reader.as_mut()).await.unwrap().0.len(), 3);
 }
