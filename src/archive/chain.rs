@@ -94,6 +94,8 @@ impl Newest {
             ended: self.manifest.shard_end,
             batch_seq: self.manifest.batch_seq + 1,
             chain_head: Some(self.digest),
+            read_through: Some(self.manifest.read_through),
+            origin: self.manifest.origin.clone(),
             remade_at: Some(self.manifest.batch_seq + 1),
             ..LeaseRow::new(self.manifest.shard.clone(), self.manifest.parents.clone())
         }
@@ -179,6 +181,8 @@ mod tests {
         Manifest {
             archive_id: ARCHIVE,
             shard: ShardId::new("s"),
+            parent_heads: std::collections::BTreeMap::new(),
+            origin: None,
             parents: vec![ShardId::new("p")],
             batch_seq,
             window: Window { start: Timestamp::UNIX_EPOCH, end: Timestamp::UNIX_EPOCH },

@@ -1,7 +1,10 @@
 //! A batch's manifest: what was put for it, chained to the manifest before it by its SHA-256.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 use uuid::Uuid;
 
 use crate::batch::Window;
@@ -77,6 +80,13 @@ pub struct Manifest {
     pub shard: ShardId,
     /// The shards that one came from.
     pub parents: Vec<ShardId>,
+    /// The SHA-256 of each parent's newest manifest, in a shard's first manifest: a shard's end is vouched for by its
+    /// children, also when its lease row is gone.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub parent_heads: BTreeMap<ShardId, Digest>,
+    /// What the shard's positions belong to, where its source says so (a stream's ARN and when it was made).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<SmolStr>,
     /// The batch's number in its shard, from 0.
     pub batch_seq: u64,
     /// The window that names its objects.

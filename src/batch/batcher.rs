@@ -34,8 +34,10 @@ pub enum CutReason {
     ShardEnd,
     /// A one-shot run has read all that there was when it started.
     Target,
-    /// The worker stops or hands the shard over.
+    /// The worker stops.
     Stop,
+    /// Another worker asked for the shard's lease.
+    Handover,
 }
 
 impl CutReason {
@@ -49,6 +51,7 @@ impl CutReason {
             Self::ShardEnd => "shard_end",
             Self::Target => "target",
             Self::Stop => "stop",
+            Self::Handover => "handover",
         }
     }
 }

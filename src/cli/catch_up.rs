@@ -34,7 +34,7 @@ pub(super) async fn catch_up(config: &Config) -> Result<Report, Failure> {
     let opened = open(config).await?;
     let clock = opened.ports.clock.clone();
     let started = clock.monotonic();
-    let settings = settings(config, opened.archive_id, RetryPolicy { give_up_after: Some(PATIENCE) });
+    let settings = settings(config, &opened.archive, RetryPolicy { give_up_after: Some(PATIENCE) });
     let (shutdown, totals) = (Shutdown::default(), Arc::new(Totals::default()));
     let shards = opened.ports.source.shards().await?;
     let bytes = shards.iter().filter_map(|shard| shard.end.bytes()).sum();

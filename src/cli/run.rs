@@ -17,11 +17,11 @@ pub(super) fn run(config: &ConfigFile) -> Result<ExitCode, Failure> {
         let signals = Signals::catch()?;
         let opened = open(&config).await?;
         // The daemon waits for as long as a disk is full or an archive is away.
-        let settings = settings(&config, opened.archive_id, RetryPolicy { give_up_after: None });
+        let settings = settings(&config, &opened.archive, RetryPolicy { give_up_after: None });
         if config.metrics.listen.is_some() {
             tracing::warn!("metrics.listen is set, but this version serves no metrics yet");
         }
-        tracing::info!(version = env!("CARGO_PKG_VERSION"), archive_id = %opened.archive_id, "started");
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), archive_id = %opened.archive.archive_id, "started");
         let (shutdown, totals) = (Shutdown::default(), Arc::new(Totals::default()));
         let worker = Worker::new(opened.ports.clone(), settings, shutdown.clone(), totals.clone());
         let grace = config.worker.shutdown_grace.get();

@@ -1,32 +1,112 @@
-//! Holding a lease.
+//! Holding a lease: taking it, renewing it, writing its row, giving it up, and knowing when it is lost.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::Mutex as AsyncMutex;
+use tokio_util::sync::CancellationToken;
 
 use super::{LeaseError, LeaseRow, LeaseStore, WorkerId};
+use crate::ops::clock::Clock;
+
+/// How often a lease is renewed before it would expire.
+const RENEWALS: u32 = 3;
+
+/// How leases are held: the same for all of a worker's.
+#[derive(Clone)]
+pub struct Holding {
+    /// Where the rows are.
+    pub store: Arc<dyn LeaseStore>,
+    /// Tells how long ago a lease was renewed.
+    pub clock: Arc<dyn Clock>,
+    /// Who holds them.
+    pub worker: WorkerId,
+    /// How long a lease lasts without being renewed.
+    pub failover: Duration,
+}
 
 /// A lease that this worker holds: the row as it last wrote it, and the right to write it again for as long as nobody
 /// else has.
 pub struct Lease {
-    store: Arc<dyn LeaseStore>,
+    /// As the holder of the lease knows it: what only it changes is up to date, what renewals change may be older.
     row: LeaseRow,
+    shared: Arc<Shared>,
+}
+
+/// What the holder of a lease and its renewal share.
+struct Shared {
+    holding: Holding,
+    /// Held while the row is written.
+    stored: AsyncMutex<Stored>,
+    /// When the last write that succeeded was sent, by the monotonic clock.
+    renewed_at: Mutex<Duration>,
+    /// Up to when all is archived, if nothing is open.
+    idle_through: Mutex<Option<Timestamp>>,
+    lost: CancellationToken,
+    wanted: CancellationToken,
+}
+
+/// The row in the store, as far as is known.
+struct Stored {
+    row: LeaseRow,
+    /// Writes on top of `row` whose answers were lost: any one of them may stand there, or may come to.
+    unanswered: Vec<LeaseRow>,
 }
 
 impl Lease {
     /// Takes the lease of the row that was looked at, whoever owned it; [`LeaseError::Conflict`] where the row has been
-    /// written since.
-    pub async fn take(store: Arc<dyn LeaseStore>, seen: LeaseRow, worker: &WorkerId) -> Result<Self, LeaseError> {
-        let mut lease = Self { store, row: seen };
+    /// written since. `now` is when it is taken; a take whose answer was lost can be tried again with the same.
+    pub async fn take(holding: Holding, seen: LeaseRow, now: Timestamp) -> Result<Self, LeaseError> {
+        let worker = holding.worker.clone();
+        let renewed_at = Mutex::new(holding.clock.monotonic());
+        let shared = Arc::new(Shared {
+            holding,
+            stored: AsyncMutex::new(Stored { row: seen.clone(), unanswered: Vec::new() }),
+            renewed_at,
+            idle_through: Mutex::new(None),
+            lost: CancellationToken::new(),
+            wanted: CancellationToken::new(),
+        });
+        let mut lease = Self { row: seen, shared };
         let take = |row: &mut LeaseRow| {
+            if row.owner.as_ref() != Some(&worker) {
+                row.switches += 1;
+            }
             row.owner = Some(worker.clone());
             row.caught_up = false;
+            row.wanted_by = None;
+            row.taken_at = Some(now);
         };
         lease.write(take).await?;
         Ok(lease)
     }
 
-    /// The row as this worker last wrote it.
+    /// The row, as far as this worker alone changes it.
     pub fn row(&self) -> &LeaseRow {
         &self.row
+    }
+
+    /// Cancelled once the lease is known to be lost: someone else wrote the row, or it could not be renewed in time.
+    /// Nothing that is written afterwards takes effect.
+    pub fn lost(&self) -> CancellationToken {
+        self.shared.lost.clone()
+    }
+
+    /// Cancelled once another worker asks for the lease.
+    pub fn wanted(&self) -> CancellationToken {
+        self.shared.wanted.clone()
+    }
+
+    /// Tells the next renewals that everything up to `through` is archived; `None` while a batch is open.
+    pub fn idle_through(&self, through: Option<Timestamp>) {
+        *self.shared.idle_through.lock().unwrap_or_else(PoisonError::into_inner) = through;
+    }
+
+    /// Renews the lease for as long as it is held. Ends when it is given up or lost.
+    pub fn keep(&self) -> impl Future<Output = ()> + Send + use<> {
+        let shared = self.shared.clone();
+        async move { shared.keep().await }
     }
 
     /// Gives the lease up, so that another worker need not wait for it to expire; `caught_up` where all that the shard
@@ -39,25 +119,132 @@ impl Lease {
         self.write(release).await
     }
 
-    /// Writes the row, changed, on condition that nobody else has written it.
-    ///
-    /// A failed condition may be our own doing: a write that took effect though its answer was lost, and was sent
-    /// again. So the row is read once more, and if it says just what we meant to write, the write has succeeded. After
-    /// [`LeaseError::Unavailable`] the same change can be asked for again.
-    pub(crate) async fn write(&mut self, change: impl FnOnce(&mut LeaseRow)) -> Result<(), LeaseError> {
-        let mut row = self.row.clone();
-        change(&mut row);
-        row.counter += 1;
-        match self.store.replace(&row).await {
-            Ok(()) => {}
-            Err(LeaseError::Conflict { shard }) => {
-                if self.store.get(&shard).await?.as_ref() != Some(&row) {
-                    return Err(LeaseError::Conflict { shard });
-                }
-            }
-            Err(error) => return Err(error),
-        }
-        self.row = row;
+    /// Writes the row, changed, on condition that nobody else has written it. After [`LeaseError::Unavailable`] the same
+    /// change can be asked for again: it must come to the same when it is made twice.
+    pub(crate) async fn write(&mut self, change: impl Fn(&mut LeaseRow)) -> Result<(), LeaseError> {
+        let mut stored = self.shared.stored.lock().await;
+        self.shared.write(&mut stored, change).await?;
+        self.row = stored.row.clone();
         Ok(())
     }
+}
+
+impl Shared {
+    /// A failed condition may be our own doing, a write that took effect though its answer was lost; or another worker's
+    /// who only asked for the lease. So the row is read once more, and it is ours for as long as it says what one of our
+    /// own writes meant to say.
+    async fn write(&self, stored: &mut Stored, change: impl Fn(&mut LeaseRow)) -> Result<(), LeaseError> {
+        loop {
+            let mut row = stored.row.clone();
+            change(&mut row);
+            row.counter += 1;
+            let sent = self.holding.clock.monotonic();
+            match self.holding.store.replace(&row).await {
+                Ok(()) => {
+                    self.wrote(stored, row, sent);
+                    return Ok(());
+                }
+                Err(LeaseError::Conflict { shard }) => {
+                    let found = self.holding.store.get(&shard).await?;
+                    if found.as_ref() == Some(&row) {
+                        self.wrote(stored, row, sent);
+                        return Ok(());
+                    }
+                    let Some(found) = found.filter(|found| stored.is_ours(found)) else {
+                        self.lost.cancel();
+                        return Err(LeaseError::Conflict { shard });
+                    };
+                    if found.wanted_by.is_some() {
+                        self.wanted.cancel();
+                    }
+                    *stored = Stored { row: found, unanswered: Vec::new() };
+                }
+                Err(error) => {
+                    if error.may_pass() && !stored.unanswered.contains(&row) {
+                        stored.unanswered.push(row);
+                    }
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    fn wrote(&self, stored: &mut Stored, row: LeaseRow, sent: Duration) {
+        *stored = Stored { row, unanswered: Vec::new() };
+        *self.renewed_at.lock().unwrap_or_else(PoisonError::into_inner) = sent;
+    }
+
+    fn renewed_at(&self) -> Duration {
+        *self.renewed_at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// When the lease is lost if it is not renewed until then. Counted from when the last renewal was *sent*: whoever
+    /// waits for the lease to expire has seen it later.
+    fn deadline(&self) -> Duration {
+        self.renewed_at() + self.holding.failover
+    }
+
+    async fn keep(&self) {
+        let clock = &self.holding.clock;
+        let every = self.holding.failover / RENEWALS;
+        loop {
+            let left = (self.renewed_at() + every).saturating_sub(clock.monotonic());
+            clock.sleep(left.max(every / 10)).await;
+            if clock.monotonic() < self.renewed_at() + every {
+                // A commit has written the row meanwhile, which renews the lease as well.
+                continue;
+            }
+            let renewed = tokio::select! {
+                biased;
+                renewed = self.renew() => renewed,
+                () = clock.sleep(self.deadline().saturating_sub(clock.monotonic())) => Ok(Kept::Held),
+            };
+            match renewed {
+                Ok(Kept::GivenUp) => return,
+                Ok(Kept::Held) => {}
+                // Whether it can pass or not: it is tried again until the lease has run out.
+                Err(error) => tracing::warn!(%error, "a lease could not be renewed"),
+            }
+            if clock.monotonic() >= self.deadline() {
+                self.lost.cancel();
+            }
+            if self.lost.is_cancelled() {
+                return;
+            }
+        }
+    }
+
+    async fn renew(&self) -> Result<Kept, LeaseError> {
+        let mut stored = self.stored.lock().await;
+        if stored.row.owner.as_ref() != Some(&self.holding.worker) {
+            return Ok(Kept::GivenUp);
+        }
+        let through = *self.idle_through.lock().unwrap_or_else(PoisonError::into_inner);
+        self.write(&mut stored, |row| row.read_through = row.read_through.max(through)).await?;
+        Ok(Kept::Held)
+    }
+}
+
+enum Kept {
+    Held,
+    GivenUp,
+}
+
+impl Stored {
+    /// Whether what stands in the store is what we wrote, or meant to, with nothing new but that someone asks for it.
+    fn is_ours(&self, found: &LeaseRow) -> bool {
+        let same = |ours: &LeaseRow| {
+            *found == LeaseRow { counter: found.counter, wanted_by: found.wanted_by.clone(), ..ours.clone() }
+        };
+        found.owner.is_some()
+            && found.counter > self.row.counter
+            && std::iter::once(&self.row).chain(&self.unanswered).any(same)
+    }
+}
+
+/// Asks the owner of the row that was looked at for its lease; [`LeaseError::Conflict`] where the row has been written
+/// since.
+pub async fn ask_for(store: &dyn LeaseStore, seen: &LeaseRow, worker: &WorkerId) -> Result<(), LeaseError> {
+    let asked = LeaseRow { counter: seen.counter + 1, wanted_by: Some(worker.clone()), ..seen.clone() };
+    store.replace(&asked).await
 }

@@ -16,7 +16,7 @@ use crate::digest::Digest;
 use crate::encode::Layout;
 use crate::source::{Checkpoint, HashRange, Range, ShardId};
 
-pub use held::Lease;
+pub use held::{Holding, Lease, ask_for};
 
 /// A worker's name; no two live workers share one.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -27,6 +27,11 @@ impl WorkerId {
     /// The worker of this name.
     pub fn new(name: impl AsRef<str>) -> Self {
         Self(SmolStr::new(name))
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
     }
 }
 

@@ -1,5 +1,6 @@
 //! What keeps the rest running: the clock, retries, telemetry, shutdown, and the disk.
 
+pub(crate) mod blocking;
 pub mod clock;
 pub(crate) mod disk;
 pub mod failpoint;

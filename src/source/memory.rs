@@ -19,6 +19,7 @@ const PAGE_PAYLOADS: usize = 100;
 #[derive(Clone, Default)]
 pub struct MemorySource {
     shards: Arc<Mutex<BTreeMap<ShardId, Stream>>>,
+    origin: Option<Arc<str>>,
 }
 
 #[derive(Clone, Default)]
@@ -33,6 +34,11 @@ impl MemorySource {
     /// A stream without shards.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A stream without shards, which tells what it is.
+    pub fn of_origin(origin: &str) -> Self {
+        Self { origin: Some(origin.into()), ..Self::default() }
     }
 
     /// Adds a shard that came from `parents`.
@@ -73,6 +79,10 @@ impl MemorySource {
 
 #[async_trait]
 impl Source for MemorySource {
+    fn origin(&self) -> Option<&str> {
+        self.origin.as_deref()
+    }
+
     async fn shards(&self) -> Result<Vec<Shard>, SourceError> {
         Ok(self.with(|shards| {
             let listed = shards.iter().map(|(id, stream)| {
@@ -109,7 +119,13 @@ impl MemoryReader {
     /// The payloads at and behind the checkpoint, and whether the shard has ended.
     fn rest(&self) -> (Vec<Payload>, bool) {
         let after = self.reading.after.position().cloned();
-        let from_here = |payload: &&Payload| after.as_ref().is_none_or(|after| payload.position >= *after);
+        let since = match self.reading.after {
+            Checkpoint::Since(time) => time,
+            _ => Timestamp::MIN,
+        };
+        let from_here = |payload: &&Payload| {
+            payload.arrival >= since && after.as_ref().is_none_or(|after| payload.position >= *after)
+        };
         self.source.with(|shards| {
             let stream = shards.get(&self.shard).cloned().unwrap_or_default();
             (stream.payloads.iter().filter(from_here).take(PAGE_PAYLOADS + 1).cloned().collect(), stream.ended)

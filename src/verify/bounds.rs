@@ -53,6 +53,11 @@ impl Bounds {
         bounds
     }
 
+    /// Whether a row that was read names this manifest as the shard's newest.
+    pub(super) fn names(&self, head: Digest) -> bool {
+        self.committed.values().any(|committed| committed.head == Some(head))
+    }
+
     /// Whether there is a row at all.
     pub(super) fn known(&self) -> bool {
         self.allowed.is_some()

@@ -54,6 +54,12 @@ pub(super) struct Chain {
     pub(super) next: u64,
     /// Whether the newest manifest is sound and says that the shard has ended.
     pub(super) ended: bool,
+    /// The digest of the newest manifest that stands.
+    pub(super) head: Option<Digest>,
+    /// The newest manifests of its parents, as its own first one names them.
+    pub(super) parent_heads: BTreeMap<ShardId, Digest>,
+    /// A child names its newest manifest.
+    pub(super) vouched: bool,
 }
 
 impl Chain {
@@ -67,6 +73,9 @@ impl Chain {
             excused: BTreeSet::new(),
             next: 0,
             ended: false,
+            head: None,
+            parent_heads: BTreeMap::new(),
+            vouched: false,
             bounds,
             folder,
             shard,
@@ -76,12 +85,16 @@ impl Chain {
             chain.report_rogue(&rogue);
         }
         chain.next = loaded.last().map_or(0, |newest| newest.number + 1);
+        chain.head = loaded.last().map(|newest| newest.digest);
         chain.report_missing(&loaded);
         let sound = chain.sound(loaded);
         for pair in sound.windows(2).filter(|pair| pair[0].batch_seq + 1 == pair[1].batch_seq) {
             chain.judge_link(&pair[0], &pair[1]);
         }
-        chain.parents = sound.first().map(|manifest| manifest.parents.clone()).unwrap_or_default();
+        if let Some(first) = sound.first() {
+            chain.parents.clone_from(&first.parents);
+            chain.parent_heads.clone_from(&first.parent_heads);
+        }
         chain.ended = sound.last().is_some_and(|newest| newest.shard_end && newest.batch_seq + 1 == chain.next);
         for manifest in sound {
             chain.judge_manifest(manifest);
@@ -100,7 +113,7 @@ impl Chain {
         self.findings.push(Finding { shard, batch_seq: Some(batch_seq), key, kind, detail });
     }
 
-    fn report_manifest(&mut self, kind: Kind, batch_seq: u64, detail: String) {
+    pub(super) fn report_manifest(&mut self, kind: Kind, batch_seq: u64, detail: String) {
         self.report(kind, batch_seq, keys::manifest_key_in(&self.folder, batch_seq), detail);
     }
 
@@ -291,23 +304,4 @@ fn miscounts(counts: &Counts, objects: &[ManifestObject]) -> Vec<String> {
         found.push(format!("it counts {conflicts} conflicts among {archived} archived"));
     }
     found
-}
-
-/// Whether parents ended before their children were read. Both parents of a merge count; one that the archive does not
-/// know was gone before it was begun.
-pub(super) fn judge_parents(chains: &mut BTreeMap<String, Chain>) {
-    let mut early = Vec::new();
-    for chain in chains.values() {
-        let parents = chain.parents.iter().filter_map(|parent| chains.get(&keys::encode_shard(parent)));
-        let unfinished = parents.filter(|parent| parent.tail_is_sound() && !parent.ended && !parent.bounds.ended());
-        if let (Some(first), Some(parent)) = (chain.batches.first(), unfinished.into_iter().next()) {
-            let detail = format!("its parent {} has not ended: what is left of it is in no batch", parent.shard);
-            early.push((chain.folder.clone(), first.batch_seq, detail));
-        }
-    }
-    for (folder, batch_seq, detail) in early {
-        if let Some(chain) = chains.get_mut(&folder) {
-            chain.report_manifest(Kind::RangeGap, batch_seq, detail);
-        }
-    }
 }

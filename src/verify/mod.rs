@@ -16,6 +16,7 @@ mod identities;
 mod inventory;
 mod judge;
 mod objects;
+mod parents;
 mod proof;
 mod reader;
 pub mod rebuild;
@@ -29,8 +30,9 @@ use jiff::Timestamp;
 
 use self::bounds::Bounds;
 use self::inventory::{Job, take_stock};
-use self::judge::{Chain, Loaded, judge_parents};
+use self::judge::{Chain, Loaded};
 pub use self::objects::ObjectRows;
+use self::parents::judge_parents;
 use self::proof::Proof;
 pub use self::reader::{RowKey, RowReader, Rows};
 pub use self::report::{Covered, Finding, Kind, RecordedGap, Report, render};
@@ -123,7 +125,7 @@ pub async fn verify(
         bytes: 0,
         in_flight: stock.in_flight,
         covered: Covered { since: options.since, until: options.until, fast: options.fast, ..Covered::default() },
-        tail_proved: remade.is_empty() && chains.values().all(|chain| chain.bounds.known()),
+        tail_proved: remade.is_empty() && chains.values().all(|chain| chain.bounds.known() || chain.vouched),
         notes: [notes(&chains, leases.is_some()), remade].concat(),
         gaps: Vec::new(),
         findings: stock.findings,
@@ -206,6 +208,6 @@ fn notes(chains: &BTreeMap<String, Chain>, leases: bool) -> Vec<String> {
     if !leases {
         return vec![no_rows.to_owned()];
     }
-    let unknown = chains.values().filter(|chain| !chain.bounds.known());
+    let unknown = chains.values().filter(|chain| !chain.bounds.known() && !chain.vouched);
     unknown.map(|chain| format!("{} has no lease row: the end of its chain is not proved", chain.shard)).collect()
 }

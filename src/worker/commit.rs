@@ -8,6 +8,7 @@
 //! | manifest | the batch's proof, chained to the one before | the same |
 //! | commit | `checkpoint`, `batch_seq`, `chain_head`; `pending` gone | the next batch begins |
 
+use std::collections::BTreeMap;
 use std::future::Future;
 
 use bytes::Bytes;
@@ -22,8 +23,10 @@ use crate::dedupe::ClaimError;
 use crate::digest::Digest;
 use crate::encode::{FinishedObject, keys, read};
 use crate::lease::{Lease, LeaseError};
+use crate::ops::blocking::long_work;
 use crate::ops::failpoint;
 use crate::ops::retry::retry;
+use crate::source::ShardId;
 
 /// Why a batch could not be committed. Whatever it is, nothing is lost: the batch is finished or read again by whoever
 /// takes the lease next.
@@ -75,6 +78,10 @@ pub(super) struct Commit<'a> {
     pub(super) settings: &'a Settings,
     pub(super) abort: &'a CancellationToken,
     pub(super) lease: &'a mut Lease,
+    /// The newest manifests of the shard's parents, for the shard's first.
+    pub(super) parent_heads: &'a BTreeMap<ShardId, Digest>,
+    /// The shards that came from this one, where it ends.
+    pub(super) children: &'a [ShardId],
     pub(super) batch: &'a FinishedBatch,
 }
 
@@ -120,12 +127,18 @@ impl Commit<'_> {
 
     async fn commit(&mut self, chain_head: Digest) -> Result<(), CommitError> {
         let pending = &self.batch.pending;
+        let (read_through, children) = (self.batch.read_through, self.children);
         self.write(|row| {
             row.checkpoint = pending.range.through.clone();
             row.ended = pending.shard_end;
             row.batch_seq = pending.batch_seq + 1;
             row.chain_head = Some(chain_head);
             row.pending = None;
+            row.read_through = row.read_through.max(Some(read_through));
+            row.switches = 0;
+            if row.ended {
+                row.children = children.to_vec();
+            }
         })
         .await
     }
@@ -141,10 +154,11 @@ impl Commit<'_> {
     async fn put_object(&self, object: &FinishedObject) -> Result<ManifestObject, CommitError> {
         let listed = object.manifest_object();
         let Some(standing) = self.put(&object.key, &object.object.bytes).await? else { return Ok(listed) };
-        let sha256 = Digest::of(&standing);
+        let sha256 = long_work(|| Digest::of(&standing));
         if sha256 != object.sha256 {
             // Another version of this program may have encoded the same rows differently; what counts is the rows.
-            let same = read::same_rows(standing.clone(), object.object.bytes.clone(), &object.key);
+            let (found, meant) = (standing.clone(), object.object.bytes.clone());
+            let same = long_work(|| read::same_rows(found, meant, &object.key));
             let foreign = |reason| CommitError::Foreign { key: object.key.clone(), reason };
             if !same.map_err(|error| foreign(error.to_string()))? {
                 return Err(foreign("it holds other records".into()));
@@ -161,6 +175,8 @@ impl Commit<'_> {
             archive_id: self.settings.archive_id,
             shard: row.shard.clone(),
             parents: row.parents.clone(),
+            parent_heads: if pending.batch_seq == 0 { self.parent_heads.clone() } else { BTreeMap::new() },
+            origin: row.origin.clone(),
             batch_seq: pending.batch_seq,
             window: pending.window,
             range: pending.range.clone(),

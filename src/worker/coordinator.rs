@@ -1,4 +1,4 @@
-//! The worker: finds shards, makes their lease rows, starts their tasks, and sees them end.
+//! The worker: finds shards, takes its share of their leases, starts their tasks, and sees them end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -7,13 +7,13 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::task::{Id, JoinSet};
 
-use super::planner::startable;
-use super::shard_task::{Outcome, ShardTask, Turn};
+use super::rows::Rows;
+use super::shard_task::Outcome;
+use super::start::{Start, Work};
 use super::{Settings, ShardError, ShardFailure, Shutdown, Totals};
 use crate::app::Ports;
-use crate::archive::chain;
-use crate::lease::{Lease, LeaseError, LeaseRow};
-use crate::ops::retry::retry;
+use crate::archive::ArchiveError;
+use crate::lease::{LeaseError, ask_for};
 use crate::source::{Shard, ShardId, SourceError, Until};
 
 /// The longest pause before a shard that stopped with an error is started again.
@@ -28,6 +28,9 @@ pub enum WorkerError {
     /// The lease rows could not be read or made.
     #[error(transparent)]
     Lease(#[from] LeaseError),
+    /// The archive could not be asked whether it is new.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
 }
 
 /// How a worker's time came to its end.
@@ -51,8 +54,13 @@ pub struct Worker {
     running: BTreeMap<Id, ShardId>,
     busy: BTreeSet<ShardId>,
     turns: Arc<Semaphore>,
-    /// The lease rows, as last seen.
-    rows: BTreeMap<ShardId, LeaseRow>,
+    rows: Rows,
+    /// Shards that stopped with an error, and when they may start again.
+    pauses: BTreeMap<ShardId, Pause>,
+    /// Since when another worker has more than its share.
+    uneven_since: Option<Duration>,
+    /// The leases that were asked for and have not come yet.
+    asked: BTreeSet<ShardId>,
 }
 
 type TaskEnd = (ShardId, Result<Outcome, ShardError>);
@@ -60,63 +68,111 @@ type TaskEnd = (ShardId, Result<Outcome, ShardError>);
 impl Worker {
     /// A worker that has started nothing yet.
     pub fn new(ports: Ports, settings: Settings, shutdown: Shutdown, totals: Arc<Totals>) -> Self {
+        let settings = Arc::new(settings);
         Self {
+            turns: Arc::new(Semaphore::new(settings.concurrency.min(Semaphore::MAX_PERMITS))),
+            rows: Rows::new(ports.clone(), settings.clone()),
             ports,
-            turns: Arc::new(Semaphore::new(settings.concurrency)),
-            settings: Arc::new(settings),
+            settings,
             shutdown,
             totals,
             tasks: JoinSet::new(),
             running: BTreeMap::new(),
             busy: BTreeSet::new(),
-            rows: BTreeMap::new(),
+            pauses: BTreeMap::new(),
+            uneven_since: None,
+            asked: BTreeSet::new(),
         }
     }
 
     /// Archives `shards` up to where each ended when it was listed, then returns. A shard that stops with an error holds
-    /// up none but its children.
+    /// up none but its children. What other workers hold is asked for, and given back at the end.
     pub async fn catch_up(mut self, shards: Vec<Shard>) -> Result<Summary, WorkerError> {
         let mut summary = Summary::default();
-        let mut left: BTreeMap<ShardId, Shard> = shards.into_iter().map(|shard| (shard.id.clone(), shard)).collect();
-        self.look_at_rows().await?;
-        summary.failures.extend(self.lost_batches(&left));
-        for lost in self.lost_shards(&left) {
+        let mut left: BTreeMap<ShardId, Shard> = shards.iter().map(|shard| (shard.id.clone(), shard.clone())).collect();
+        self.rows.look().await?;
+        summary.failures.extend(self.rows.lost_batches(&shards));
+        for lost in self.rows.lost_shards(&shards, &self.busy) {
             self.start(&lost, Work::RecordLoss);
         }
-        for failure in self.make_rows(left.values()).await? {
-            left.remove(&failure.shard);
-            summary.failures.push(failure);
-        }
         loop {
-            for shard in self.ready(left.values()) {
-                let until = left.remove(&shard).map_or(Until::Forever, |shard| Until::Target(shard.end));
-                self.start(&shard, Work::Read(until));
+            self.rows.look().await?;
+            self.look_at_asked().await?;
+            for failure in self.rows.make(&shards, &failed(&summary)).await? {
+                left.remove(&failure.shard);
+                summary.failures.push(failure);
             }
-            let Some((shard, end)) = self.next_end().await else { break };
-            summary.record(shard.clone(), end);
-            self.look_at_row(&shard).await?;
+            self.start_left(&shards, &mut left);
+            self.ask_for_left(&shards, &left).await;
+            if self.tasks.is_empty() && (self.asked.is_empty() || self.shutdown.graceful.is_cancelled()) {
+                break;
+            }
+            let Some((shard, end)) = self.next_event(false).await else { continue };
+            self.rows.look_at(&shard).await?;
+            match end {
+                // Another worker has it; it is asked for.
+                Ok(Outcome::NotTaken | Outcome::Lost) => {
+                    let again = shards.iter().find(|listed| listed.id == shard);
+                    left.extend(again.map(|listed| (shard, listed.clone())));
+                }
+                end => summary.record(shard, end),
+            }
         }
-        let ended = left.keys().filter(|shard| self.rows.get(*shard).is_some_and(|row| row.ended)).count();
+        let ended = left.keys().filter(|shard| self.rows.has_ended(&shards, shard)).count();
         summary.shards += ended as u64;
         summary.stopped |= ended < left.len() || self.shutdown.graceful.is_cancelled();
         Ok(summary)
+    }
+
+    fn start_left(&mut self, shards: &[Shard], left: &mut BTreeMap<ShardId, Shard>) {
+        if self.shutdown.graceful.is_cancelled() {
+            return;
+        }
+        let resting = BTreeSet::new();
+        let view = self.rows.view(shards, &self.busy, &resting);
+        let ready: Vec<Shard> = view.startable().into_iter().filter_map(|shard| left.remove(shard)).collect();
+        for shard in ready {
+            self.start(&shard.id, Work::Read(Until::Target(shard.end)));
+        }
+    }
+
+    /// Asks for what others hold of what is left.
+    async fn ask_for_left(&mut self, shards: &[Shard], left: &BTreeMap<ShardId, Shard>) {
+        let resting = BTreeSet::new();
+        let view = self.rows.view(shards, &self.busy, &resting);
+        let held = view.held_by_others().into_iter().filter(|shard| left.contains_key(*shard));
+        self.asked = held.cloned().collect();
+        for shard in self.asked.clone() {
+            self.ask_for(&shard).await;
+        }
+    }
+
+    /// Looks at the rows that were asked for.
+    async fn look_at_asked(&mut self) -> Result<(), LeaseError> {
+        for asked in std::mem::take(&mut self.asked) {
+            self.rows.look_at(&asked).await?;
+            if self.rows.is_on_its_way(&asked) {
+                self.asked.insert(asked);
+            }
+        }
+        Ok(())
     }
 
     /// Reads every shard there is and every one that appears, until it is told to stop. A shard that stops with an error
     /// is tried again, after pauses that grow to five minutes.
     pub async fn run(mut self) -> Result<Summary, WorkerError> {
         let mut summary = Summary { stopped: true, ..Summary::default() };
-        let mut pauses: BTreeMap<ShardId, Pause> = BTreeMap::new();
         while !self.shutdown.graceful.is_cancelled() {
-            if let Err(error) = self.start_all(&mut pauses).await {
+            if let Err(error) = self.look_after_shards().await {
                 tracing::error!(%error, "shards can't be looked after; trying again");
+                self.rows.distrust();
             }
-            if let Some((shard, end)) = self.next_event().await {
-                if let Err(error) = self.look_at_row(&shard).await {
+            if let Some((shard, end)) = self.next_event(true).await {
+                if let Err(error) = self.rows.look_at(&shard).await {
                     tracing::warn!(%shard, %error, "the lease row can't be looked at");
-                    self.rows.remove(&shard);
+                    self.rows.distrust();
                 }
-                self.reschedule(shard, end, &mut pauses);
+                self.reschedule(shard, end);
             }
         }
         while let Some((shard, end)) = self.next_end().await {
@@ -125,128 +181,93 @@ impl Worker {
         Ok(summary)
     }
 
-    /// Waits for a task's end, for the time to look for new shards, or for the word to stop.
-    async fn next_event(&mut self) -> Option<TaskEnd> {
+    /// Waits for a task's end, for the time to look again, or for the word to stop.
+    async fn next_event(&mut self, stops: bool) -> Option<TaskEnd> {
         let (clock, graceful) = (self.ports.clock.clone(), self.shutdown.graceful.clone());
         let poll = self.settings.poll;
         tokio::select! {
             biased;
-            () = graceful.cancelled() => None,
+            () = graceful.cancelled(), if stops => None,
             Some(end) = self.next_end() => Some(end),
             () = clock.sleep(poll) => None,
         }
     }
 
-    async fn start_all(&mut self, pauses: &mut BTreeMap<ShardId, Pause>) -> Result<(), WorkerError> {
+    async fn look_after_shards(&mut self) -> Result<(), WorkerError> {
         let now = self.ports.clock.monotonic();
-        let mut shards = self.ports.source.shards().await?;
-        if self.rows.is_empty() || !self.ports.leases.sole_worker() {
-            self.look_at_rows().await?;
-        }
-        let listed: BTreeMap<ShardId, Shard> = shards.iter().map(|shard| (shard.id.clone(), shard.clone())).collect();
-        for lost in self.lost_shards(&listed) {
-            let rests = pauses.get(&lost).is_some_and(|pause| pause.over_at > now);
-            if !rests && !self.busy.contains(&lost) {
+        let shards = self.ports.source.shards().await?;
+        self.rows.look().await?;
+        self.look_at_asked().await?;
+        let resting: BTreeSet<ShardId> =
+            self.pauses.iter().filter(|(_, pause)| pause.over_at > now).map(|(shard, _)| shard.clone()).collect();
+        for lost in self.rows.lost_shards(&shards, &self.busy) {
+            if !resting.contains(&lost) && !self.busy.contains(&lost) {
                 self.start(&lost, Work::RecordLoss);
             }
         }
-        shards.retain(|shard| pauses.get(&shard.id).is_none_or(|pause| pause.over_at <= now));
-        for failure in self.make_rows(shards.iter()).await? {
-            self.reschedule(failure.shard, Err(failure.error), pauses);
+        for failure in self.rows.make(&shards, &resting).await? {
+            self.reschedule(failure.shard, Err(failure.error));
         }
-        for shard in self.ready(shards.iter()) {
+        let view = self.rows.view(&shards, &self.busy, &resting);
+        let is_patient =
+            |since: Option<Duration>| since.is_none_or(|since| now.saturating_sub(since) < self.settings.failover);
+        let plan = view.plan(is_patient(self.uneven_since));
+        self.uneven_since = view.is_uneven().then(|| self.uneven_since.unwrap_or(now));
+        for shard in plan.take {
             self.start(&shard, Work::Read(Until::Forever));
         }
+        if let Some(shard) = plan.ask_for {
+            self.ask_for(&shard).await;
+        }
+        for shard in plan.forget {
+            self.rows.forget(&shard).await?;
+        }
         Ok(())
     }
 
-    fn reschedule(&self, shard: ShardId, end: Result<Outcome, ShardError>, pauses: &mut BTreeMap<ShardId, Pause>) {
+    /// Asks the owner of a lease for it. Should that not succeed, the next look at the rows tells what became of it.
+    async fn ask_for(&mut self, shard: &ShardId) {
+        let Some(row) = self.rows.get(shard).cloned() else { return };
+        let me = &self.settings.worker;
+        self.asked.insert(shard.clone());
+        if row.wanted_by.as_ref() == Some(me) {
+            return;
+        }
+        let owner = row.owner.as_ref().map_or("nobody", |owner| owner.as_str());
+        match ask_for(self.ports.leases.as_ref(), &row, me).await {
+            Ok(()) => tracing::info!(%shard, owner, "asked for the lease"),
+            Err(error) => tracing::debug!(%shard, %error, "the lease could not be asked for"),
+        }
+        if let Err(error) = self.rows.look_at(shard).await {
+            tracing::debug!(%shard, %error, "the lease row can't be looked at");
+        }
+    }
+
+    fn reschedule(&mut self, shard: ShardId, end: Result<Outcome, ShardError>) {
         let Err(error) = end else {
-            pauses.remove(&shard);
+            self.pauses.remove(&shard);
             return;
         };
-        let last = pauses.get(&shard).map_or(self.settings.poll, |pause| pause.length);
+        let last = self.pauses.get(&shard).map_or(self.settings.poll, |pause| pause.length);
         let length = (last * 2).min(LONGEST_PAUSE);
         tracing::error!(%shard, %error, again_in_s = length.as_secs(), "the shard has stopped where it is");
-        pauses.insert(shard, Pause { length, over_at: self.ports.clock.monotonic() + length });
-    }
-
-    /// The shards that may start now.
-    fn ready<'s>(&self, shards: impl Iterator<Item = &'s Shard>) -> Vec<ShardId> {
-        if self.shutdown.graceful.is_cancelled() {
-            return Vec::new();
-        }
-        let startable = startable(shards, &self.rows, &self.busy, self.ports.leases.sole_worker());
-        startable.map(|shard| shard.id.clone()).collect()
-    }
-
-    async fn look_at_rows(&mut self) -> Result<(), LeaseError> {
-        let rows = self.ports.leases.list().await?;
-        self.rows = rows.into_iter().map(|row| (row.shard.clone(), row)).collect();
-        Ok(())
-    }
-
-    async fn look_at_row(&mut self, shard: &ShardId) -> Result<(), LeaseError> {
-        if let Some(row) = self.ports.leases.get(shard).await? {
-            self.rows.insert(shard.clone(), row);
-        }
-        Ok(())
-    }
-
-    /// Makes the rows that are missing; the shards whose manifests don't tell where to go on.
-    async fn make_rows(&mut self, shards: impl Iterator<Item = &Shard>) -> Result<Vec<ShardFailure>, WorkerError> {
-        let mut failures = Vec::new();
-        for shard in shards {
-            if self.rows.contains_key(&shard.id) {
-                continue;
-            }
-            match self.make_row(shard).await {
-                Ok(row) => {
-                    self.rows.insert(shard.id.clone(), row);
-                }
-                Err(ShardError::Lease(error)) => return Err(error.into()),
-                Err(error) => failures.push(ShardFailure { shard: shard.id.clone(), error }),
-            }
-        }
-        Ok(failures)
-    }
-
-    /// A row for a shard that has none. The archive is the authority: where manifests of the shard stand there, it goes
-    /// on from the newest of them.
-    async fn make_row(&self, shard: &Shard) -> Result<LeaseRow, ShardError> {
-        let (archive, archive_id) = (self.ports.archive.as_ref(), self.settings.archive_id);
-        let row = match chain::newest_manifest(archive, archive_id, &shard.id).await? {
-            Some(newest) => newest.lease_row(),
-            None => LeaseRow::new(shard.id.clone(), shard.parents.clone()),
-        };
-        match self.ports.leases.create(&row).await {
-            Ok(()) => Ok(row),
-            // Another worker was faster; its row is as good.
-            Err(LeaseError::Conflict { .. }) => Ok(self.ports.leases.get(&shard.id).await?.unwrap_or(row)),
-            Err(error) => Err(error.into()),
-        }
+        self.pauses.insert(shard, Pause { length, over_at: self.ports.clock.monotonic() + length });
     }
 
     fn start(&mut self, shard: &ShardId, work: Work) {
         let Some(row) = self.rows.get(shard).cloned() else { return };
-        let (ports, settings) = (self.ports.clone(), self.settings.clone());
-        let (shutdown, totals, turns) = (self.shutdown.clone(), self.totals.clone(), self.turns.clone());
-        let task = self.tasks.spawn(async move {
-            let turn = tokio::select! {
-                turn = Turn::first(turns) => turn,
-                () = shutdown.graceful.cancelled() => return Ok(Outcome::Stopped { caught_up: false }),
-            };
-            let take = || Lease::take(ports.leases.clone(), row.clone(), &settings.worker);
-            let taken = retry(settings.retry, ports.clock.as_ref(), &shutdown.abort, LeaseError::may_pass, take);
-            let lease = taken.await?;
-            match work {
-                Work::Read(until) => ShardTask { ports, settings, shutdown, totals, lease, until, turn }.run().await,
-                Work::RecordLoss => {
-                    let until = Until::Forever;
-                    ShardTask { ports, settings, shutdown, totals, lease, until, turn }.record_loss().await
-                }
-            }
-        });
+        let parents = row.parents.iter().map(|parent| (parent.clone(), self.rows.get(parent).cloned())).collect();
+        let start = Start {
+            ports: self.ports.clone(),
+            settings: self.settings.clone(),
+            shutdown: self.shutdown.clone(),
+            totals: self.totals.clone(),
+            row,
+            parents,
+            work,
+        };
+        let turns = self.turns.clone();
+        let task = self.tasks.spawn(start.run(turns));
         self.running.insert(task.id(), shard.clone());
         self.busy.insert(shard.clone());
     }
@@ -261,33 +282,10 @@ impl Worker {
         self.busy.remove(&shard);
         Some((shard, end))
     }
-
-    /// Shards that the source no longer has, though they were known to hold more than was archived.
-    fn lost_shards(&self, shards: &BTreeMap<ShardId, Shard>) -> Vec<ShardId> {
-        // Of a row that was made from the archive and not read from since, nothing is known.
-        let unknown = |row: &LeaseRow| row.remade_at == Some(row.batch_seq);
-        let lost = |row: &&LeaseRow| !(row.caught_up || row.ended || row.pending.is_some() || unknown(row));
-        let gone = self.rows.values().filter(|row| !shards.contains_key(&row.shard));
-        gone.filter(lost).map(|row| row.shard.clone()).collect()
-    }
-
-    /// A batch can be under way in a shard that the source no longer has: it can't be finished, and that is no success.
-    fn lost_batches(&self, shards: &BTreeMap<ShardId, Shard>) -> Vec<ShardFailure> {
-        let lost = self.rows.values().filter(|row| !shards.contains_key(&row.shard));
-        let failure = |row: &LeaseRow| {
-            let error = ShardError::BatchLost(row.pending.as_ref()?.range.to_string());
-            Some(ShardFailure { shard: row.shard.clone(), error })
-        };
-        lost.filter_map(failure).collect()
-    }
 }
 
-/// What a task is started for.
-enum Work {
-    /// To read the shard and archive it.
-    Read(Until),
-    /// To write down that the source no longer has it.
-    RecordLoss,
+fn failed(summary: &Summary) -> BTreeSet<ShardId> {
+    summary.failures.iter().map(|failure| failure.shard.clone()).collect()
 }
 
 /// When a shard that stopped may start again.
@@ -299,6 +297,7 @@ struct Pause {
 impl Summary {
     fn record(&mut self, shard: ShardId, end: Result<Outcome, ShardError>) {
         match end {
+            Ok(Outcome::NotTaken | Outcome::Lost) => {}
             Ok(outcome) => {
                 self.shards += 1;
                 self.stopped |= matches!(outcome, Outcome::Stopped { .. });

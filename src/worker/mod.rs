@@ -5,11 +5,14 @@ mod commit;
 mod coordinator;
 mod open_batch;
 mod planner;
+mod rows;
 mod shard_task;
+mod start;
 mod tally;
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -23,6 +26,7 @@ use crate::encode::Layout;
 use crate::lease::WorkerId;
 use crate::ops::retry::RetryPolicy;
 use crate::record::IdentityKey;
+use crate::source::InitialPosition;
 
 /// What a worker needs to know; the same for all of its shards.
 #[derive(Clone, Debug)]
@@ -43,6 +47,12 @@ pub struct Settings {
     pub concurrency: usize,
     /// How long a shard that is caught up waits before it looks again, and the source is asked for new shards.
     pub poll: Duration,
+    /// How long a lease lasts without being renewed.
+    pub failover: Duration,
+    /// Where a stream that was never read is begun.
+    pub initial: InitialPosition,
+    /// When the archive was made: nobody's first start was earlier.
+    pub archive_made_at: Timestamp,
     /// For how long a step of the commit that may succeed later is tried again.
     pub retry: RetryPolicy,
 }

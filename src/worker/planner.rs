@@ -1,88 +1,228 @@
-//! Which shards a worker may start. Pure.
+//! Which shards a worker takes, and whose it asks for. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::Hasher as _;
+use std::time::Duration;
 
-use crate::lease::LeaseRow;
+use siphasher::sip::SipHasher13;
+
+use crate::lease::{LeaseRow, WorkerId};
 use crate::source::{Shard, ShardId};
 
-/// The shards of which there is a lease row that this worker may take now, in the source's order.
-///
-/// A shard is read only after all of its parents have ended, so that no record is archived before those that came
-/// before it; a parent without a row is one that the source no longer has. With a `sole_worker`, an owner in a row that
-/// is not running here is a dead one; otherwise it may be alive, and its lease is left alone.
-pub(super) fn startable<'s>(
-    shards: impl Iterator<Item = &'s Shard>,
-    rows: &BTreeMap<ShardId, LeaseRow>,
-    running: &BTreeSet<ShardId>,
-    sole_worker: bool,
-) -> impl Iterator<Item = &'s Shard> {
-    let parent_done = |parent: &ShardId| rows.get(parent).is_none_or(|row| row.ended);
-    let may_start = move |shard: &&Shard| {
-        rows.get(&shard.id).is_some_and(|row| {
-            let free = row.owner.is_none() || sole_worker;
-            let work_left = !row.ended || row.pending.is_some();
-            free && work_left && !running.contains(&shard.id) && row.parents.iter().all(parent_done)
+/// What a worker knows when it plans.
+pub(super) struct View<'a> {
+    /// Who plans.
+    pub(super) me: &'a WorkerId,
+    /// No other worker can be alive.
+    pub(super) sole_worker: bool,
+    /// What the source lists, parents before their children.
+    pub(super) listed: &'a [Shard],
+    /// The lease rows, as last seen.
+    pub(super) rows: &'a BTreeMap<ShardId, LeaseRow>,
+    /// Which of them have not moved for so long that their owners count as dead.
+    pub(super) expired: BTreeSet<&'a ShardId>,
+    /// What this worker reads.
+    pub(super) busy: &'a BTreeSet<ShardId>,
+    /// What stopped here with an error and rests.
+    pub(super) resting: &'a BTreeSet<ShardId>,
+}
+
+/// What a worker does next.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Plan {
+    /// Takes the leases of these.
+    pub(super) take: Vec<ShardId>,
+    /// Another worker has more than its share; this one of its leases would make it even.
+    pub(super) ask_for: Option<ShardId>,
+    /// Removes the rows of these: their children have moved on.
+    pub(super) forget: Vec<ShardId>,
+}
+
+impl View<'_> {
+    /// The shards whose leases may be taken now, in the source's order.
+    ///
+    /// A shard is read only after all of its parents have ended, so that no record is archived before those that came
+    /// before it. With a sole worker, an owner in a row that is not read here is a dead one.
+    pub(super) fn startable(&self) -> Vec<&ShardId> {
+        let listed: BTreeSet<&ShardId> = self.listed.iter().map(|shard| &shard.id).collect();
+        let startable = self.listed.iter().map(|shard| &shard.id).filter(|shard| {
+            let may_start = |row: &LeaseRow| work_left(row) && self.is_free(row) && self.parents_done(row, &listed);
+            !self.busy.contains(*shard)
+                && !self.resting.contains(*shard)
+                && self.rows.get(*shard).is_some_and(may_start)
+        });
+        startable.collect()
+    }
+
+    /// The shards whose leases others hold, or are about to.
+    pub(super) fn held_by_others(&self) -> Vec<&ShardId> {
+        let listed = self.listed.iter().map(|shard| &shard.id).filter(|shard| !self.busy.contains(*shard));
+        listed.filter(|shard| self.rows.get(*shard).is_some_and(|row| work_left(row) && !self.is_free(row))).collect()
+    }
+
+    /// Whether nobody alive holds the lease, nor has it been given up for another who asked for it.
+    fn is_free(&self, row: &LeaseRow) -> bool {
+        let mine = |worker: &WorkerId| worker == self.me;
+        let theirs = row.owner.as_ref().or(row.wanted_by.as_ref());
+        self.sole_worker || theirs.is_none_or(mine) || self.expired.contains(&row.shard)
+    }
+
+    /// A parent without a row is one that the source no longer has, or whose row was removed because this child has moved
+    /// on; one that the source no longer has is done once its loss is written down.
+    fn parents_done(&self, row: &LeaseRow, listed: &BTreeSet<&ShardId>) -> bool {
+        row.parents.iter().all(|parent| match self.rows.get(parent) {
+            Some(row) if listed.contains(parent) => !work_left(row),
+            Some(row) => !work_left(row) || (row.caught_up && row.pending.is_none()),
+            None => !listed.contains(parent) || row.batch_seq > 0,
         })
-    };
-    shards.filter(may_start)
+    }
+
+    /// What to do so that every worker ends up within one lease of every other. `patient` as long as an imbalance may
+    /// still pass by itself.
+    pub(super) fn plan(&self, patient: bool) -> Plan {
+        let held = self.held();
+        let (reserved, open): (Vec<_>, Vec<_>) =
+            self.startable().into_iter().partition(|shard| self.rows[*shard].wanted_by.as_ref() == Some(self.me));
+        let total = held.values().map(Vec::len).sum::<usize>() + reserved.len() + open.len();
+        let share = total.div_ceil(held.len());
+        let room = share.saturating_sub(self.busy.len() + reserved.len()).min(open.len());
+        // Each worker begins elsewhere, so that those that start together don't run for the same leases.
+        let first = if open.is_empty() { 0 } else { self.number() % open.len() };
+        let open = open.iter().cycle().skip(first).take(room).copied();
+        let take: Vec<ShardId> = reserved.into_iter().chain(open).cloned().collect();
+        let ask_for = if take.is_empty() && !patient { self.surplus(&held) } else { None };
+        Plan { take, ask_for, forget: self.finished() }
+    }
+
+    /// Whether another worker has so many leases more than this one that one of them should change hands.
+    pub(super) fn is_uneven(&self) -> bool {
+        self.surplus(&self.held()).is_some()
+    }
+
+    /// The leases that are held, by who holds them or is about to: a lease that was asked for counts as the asker's.
+    /// This worker is always there, and so is one that has no lease yet and asks for its first.
+    fn held(&self) -> BTreeMap<&WorkerId, Vec<&LeaseRow>> {
+        let mut held = BTreeMap::from([(self.me, Vec::new())]);
+        let is_held = |row: &&LeaseRow| self.busy.contains(&row.shard) || (work_left(row) && !self.is_free(row));
+        for row in self.rows.values().filter(is_held) {
+            let holder = row.wanted_by.as_ref().or(row.owner.as_ref()).unwrap_or(self.me);
+            held.entry(holder).or_default().push(row);
+        }
+        held
+    }
+
+    /// A lease of the worker that has most of them, if it has two more than this one: the one that moved last, so that
+    /// what a restart has scattered comes back, and the rest stays where it is. None while one is on its way already.
+    fn surplus(&self, held: &BTreeMap<&WorkerId, Vec<&LeaseRow>>) -> Option<ShardId> {
+        let mine = &held[self.me];
+        if mine.iter().any(|row| !self.busy.contains(&row.shard)) {
+            return None;
+        }
+        let most = held.values().max_by_key(|rows| rows.len())?;
+        if most.len() < mine.len() + 2 {
+            return None;
+        }
+        let settled = most.iter().filter(|row| row.wanted_by.is_none());
+        settled.max_by_key(|row| (row.taken_at, &row.shard)).map(|row| row.shard.clone())
+    }
+
+    /// Rows that nobody needs any more: the shard has ended, and all of its children have committed something, which
+    /// proves its end as well.
+    fn finished(&self) -> Vec<ShardId> {
+        if self.sole_worker {
+            return Vec::new();
+        }
+        let family = Family::of(self.listed, self.rows);
+        let done = |row: &&LeaseRow| !work_left(row) && row.owner.is_none() && family.has_left(&row.shard);
+        self.rows.values().filter(done).map(|row| row.shard.clone()).collect()
+    }
+
+    /// A number of this worker's own.
+    fn number(&self) -> usize {
+        let mut hasher = SipHasher13::new();
+        hasher.write(self.me.as_str().as_bytes());
+        hasher.finish() as usize
+    }
+}
+
+/// Which shards came from which.
+pub(super) struct Family<'a> {
+    rows: &'a BTreeMap<ShardId, LeaseRow>,
+    children: BTreeMap<&'a ShardId, BTreeSet<&'a ShardId>>,
+}
+
+impl<'a> Family<'a> {
+    pub(super) fn of(listed: &'a [Shard], rows: &'a BTreeMap<ShardId, LeaseRow>) -> Self {
+        let mut children: BTreeMap<&ShardId, BTreeSet<&ShardId>> = BTreeMap::new();
+        let listed = listed.iter().map(|shard| (&shard.id, &shard.parents));
+        for (child, parents) in listed.chain(rows.values().map(|row| (&row.shard, &row.parents))) {
+            for parent in parents {
+                children.entry(parent).or_default().insert(child);
+            }
+        }
+        Self { rows, children }
+    }
+
+    /// Whether all of the shard's children have moved on from it: have committed a batch, or have left in their turn.
+    pub(super) fn has_left(&self, shard: &ShardId) -> bool {
+        let moved_on = |child: &&ShardId| match self.rows.get(*child) {
+            Some(row) => row.batch_seq > 0,
+            None => self.has_left(child),
+        };
+        self.children.get(shard).is_some_and(|children| children.iter().all(moved_on))
+    }
+}
+
+fn work_left(row: &LeaseRow) -> bool {
+    !row.ended || row.pending.is_some()
+}
+
+/// How long each row has stood still, by this worker's own monotonic clock: no two clocks are ever compared.
+#[derive(Debug)]
+pub(super) struct Watch {
+    failover: Duration,
+    /// The counter of each row, and since when it has been that.
+    seen: BTreeMap<ShardId, (u64, Duration)>,
+    looked_at: Option<Duration>,
+}
+
+impl Watch {
+    pub(super) fn new(failover: Duration) -> Self {
+        Self { failover, seen: BTreeMap::new(), looked_at: None }
+    }
+
+    /// Takes note of all rows. Who could not look for long knows nothing of the time between: then everybody gets a whole
+    /// `failover` to show that they are alive.
+    pub(super) fn look<'r>(&mut self, rows: impl Iterator<Item = &'r LeaseRow>, now: Duration) {
+        let blind = self.looked_at.is_none_or(|before| now.saturating_sub(before) >= self.failover * 2);
+        self.looked_at = Some(now);
+        let before = std::mem::take(&mut self.seen);
+        self.seen = rows
+            .map(|row| {
+                let unmoved = before.get(&row.shard).filter(|(counter, _)| *counter == row.counter && !blind);
+                (row.shard.clone(), unmoved.copied().unwrap_or((row.counter, now)))
+            })
+            .collect();
+    }
+
+    /// Takes note of one row.
+    pub(super) fn look_at(&mut self, row: &LeaseRow, now: Duration) {
+        let seen = self.seen.entry(row.shard.clone()).or_insert((row.counter, now));
+        if seen.0 != row.counter {
+            *seen = (row.counter, now);
+        }
+    }
+
+    /// Whether the row had not moved for `failover` when it was last looked at.
+    pub(super) fn is_expired(&self, row: &LeaseRow, now: Duration) -> bool {
+        let unmoved = |(counter, since): &(u64, Duration)| {
+            let last_look = self.looked_at.unwrap_or(now).min(now);
+            *counter == row.counter && last_look.saturating_sub(*since) >= self.failover
+        };
+        self.seen.get(&row.shard).is_some_and(unmoved)
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::lease::WorkerId;
-    use crate::source::{SequenceNumber, Target};
-
-    fn shard(name: &str, parents: &[&str]) -> Shard {
-        let parents = parents.iter().map(ShardId::new).collect();
-        Shard::new(ShardId::new(name), parents, Target::Before { sequence: SequenceNumber::from(0), bytes: None })
-    }
-
-    fn rows(shards: &[Shard], change: impl Fn(&mut LeaseRow)) -> BTreeMap<ShardId, LeaseRow> {
-        let row = |shard: &Shard| {
-            let mut row = LeaseRow::new(shard.id.clone(), shard.parents.clone());
-            change(&mut row);
-            (shard.id.clone(), row)
-        };
-        shards.iter().map(row).collect()
-    }
-
-    fn started(shards: &[Shard], rows: &BTreeMap<ShardId, LeaseRow>, running: &[&str], sole_worker: bool) -> String {
-        let running = running.iter().map(ShardId::new).collect();
-        let started = startable(shards.iter(), rows, &running, sole_worker).map(|shard| shard.id.as_str());
-        started.collect::<Vec<_>>().join(" ")
-    }
-
-    #[test]
-    fn no_child_starts_before_both_parents_of_a_merge_have_ended() {
-        let shards = [shard("a", &[]), shard("b", &[]), shard("c", &["a", "b"])];
-        let after = |ended: &[&str]| {
-            let rows = rows(&shards, |row| row.ended = ended.contains(&row.shard.as_str()));
-            started(&shards, &rows, &[], true)
-        };
-        assert_eq!(after(&[]), "a b");
-        assert_eq!(after(&["a"]), "b");
-        assert_eq!(after(&["a", "b"]), "c");
-    }
-
-    #[test]
-    fn a_parent_that_the_source_no_longer_has_holds_nothing_up() {
-        let shards = [shard("c", &["gone"])];
-        assert_eq!(started(&shards, &rows(&shards, |_| {}), &[], true), "c");
-    }
-
-    #[test]
-    fn what_runs_or_has_ended_is_not_started() {
-        let shards = [shard("a", &[]), shard("b", &[])];
-        let rows = rows(&shards, |row| row.ended = row.shard.as_str() == "b");
-        assert_eq!(started(&shards, &rows, &["a"], true), "");
-    }
-
-    #[test]
-    fn an_owner_is_dead_only_where_there_can_be_no_other_worker() {
-        let shards = [shard("a", &[])];
-        let rows = rows(&shards, |row| row.owner = Some(WorkerId::new("other")));
-        assert_eq!(started(&shards, &rows, &[], false), "");
-        assert_eq!(started(&shards, &rows, &[], true), "a");
-    }
-}
+#[path = "planner_tests.rs"]
+mod tests;

@@ -1,5 +1,6 @@
 //! One shard: read, gather, commit, for as long as its lease is held.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -14,8 +15,10 @@ use crate::app::Ports;
 use crate::archive::chain::ChainError;
 use crate::batch::{CutReason, Window};
 use crate::dedupe::ClaimError;
+use crate::digest::Digest;
 use crate::encode::EncodeError;
 use crate::lease::{Gap, Lease, LeaseError, Pending};
+use crate::ops::blocking::long_work;
 use crate::ops::failpoint;
 use crate::ops::retry::retry;
 use crate::record::{Decoded, Unpacked, decode, unpack};
@@ -45,6 +48,18 @@ pub enum ShardError {
     /// The source no longer has what a batch under way was made of.
     #[error("a batch {0} is under way, but the source ended before it; restore the source to finish the batch")]
     BatchLost(String),
+    /// The lease row is another stream's.
+    #[error(
+        "it was archived from {archived}, and {read} is read now: a stream that was deleted and made again under its name \
+         has other records in shards of the same names; archive it under another archive.s3.prefix (or path), with other \
+         state"
+    )]
+    OtherOrigin {
+        /// Where its positions belong.
+        archived: String,
+        /// What is read now.
+        read: String,
+    },
     /// The task panicked.
     #[error("a bug: {0}")]
     Panic(String),
@@ -70,13 +85,18 @@ pub(super) enum Outcome {
         /// All that the shard held is in the archive.
         caught_up: bool,
     },
+    /// Another worker was faster to take the lease.
+    NotTaken,
+    /// The lease was lost on the way; whoever has it now goes on from the last commit.
+    Lost,
 }
 
 /// What wakes the loop.
 enum Wake {
     Page(Page),
     WindowOver,
-    Stop,
+    /// The worker stops, or another one asks for the lease.
+    Stop(CutReason),
 }
 
 /// Reads one shard and commits its batches.
@@ -87,7 +107,11 @@ pub(super) struct ShardTask {
     pub(super) totals: Arc<Totals>,
     pub(super) lease: Lease,
     pub(super) until: Until,
+    /// The newest manifests of its parents, where it has none of its own yet.
+    pub(super) parent_heads: BTreeMap<ShardId, Digest>,
     pub(super) turn: Turn,
+    /// The shards that came from it, once it has ended.
+    pub(super) children: Vec<ShardId>,
 }
 
 /// A shard's turn among those that are read at the same time. It is given up while the shard has nothing to do, so that
@@ -119,17 +143,28 @@ impl Turn {
 impl ShardTask {
     /// Finishes the batch under way, if there is one, then reads on; gives the lease up at the end, whatever it is.
     pub(super) async fn run(mut self) -> Result<Outcome, ShardError> {
+        let lost = self.lease.lost();
         let outcome = tokio::select! {
             biased;
             () = self.shutdown.abort.clone().cancelled_owned() => Ok(Outcome::Stopped { caught_up: false }),
+            () = lost.clone().cancelled_owned(), if !self.is_sole() => Ok(Outcome::Lost),
             outcome = self.work() => outcome,
         };
+        if lost.is_cancelled() && !self.is_sole() {
+            tracing::warn!(shard = %self.shard(), "the lease is lost; its next owner goes on from the last commit");
+            return Ok(Outcome::Lost);
+        }
         let caught_up = matches!(outcome, Ok(Outcome::Done | Outcome::Stopped { caught_up: true }));
         match (outcome, self.release(caught_up).await) {
             // Whoever took the lease away has it now, and the reason is in the first error.
             (Err(error), _) => Err(error),
             (Ok(outcome), released) => released.map(|()| outcome).map_err(ShardError::from),
         }
+    }
+
+    /// No other worker can be alive: a lease that is lost is a fault, and none is ever asked for.
+    fn is_sole(&self) -> bool {
+        self.ports.leases.sole_worker()
     }
 
     async fn release(&mut self, caught_up: bool) -> Result<(), LeaseError> {
@@ -220,6 +255,9 @@ impl ShardTask {
                     match page.next {
                         Next::More => idle = false,
                         Next::CaughtUp => {
+                            if open.is_none() {
+                                self.lease.idle_through(Some(page.read_through));
+                            }
                             if !std::mem::replace(&mut idle, true) {
                                 tracing::debug!(shard = %self.shard(), "caught up");
                             }
@@ -231,8 +269,8 @@ impl ShardTask {
                 Wake::WindowOver => {
                     self.close(open.take(), CutReason::Window).await?;
                 }
-                Wake::Stop => {
-                    self.close(open, CutReason::Stop).await?;
+                Wake::Stop(reason) => {
+                    self.close(open, reason).await?;
                     return Ok(Outcome::Stopped { caught_up: idle });
                 }
             }
@@ -253,7 +291,9 @@ impl ShardTask {
             self.turn.take().await;
             return Ok(Wake::WindowOver);
         }
-        let graceful = self.shutdown.graceful.clone();
+        let (graceful, wanted) = (self.shutdown.graceful.clone(), self.lease.wanted());
+        // Who reads up to a target is done soon, and gives the lease to whoever asked for it then.
+        let yields = self.until == Until::Forever && !self.is_sole();
         let next = async {
             if idle {
                 self.turn.give_up();
@@ -264,7 +304,8 @@ impl ShardTask {
         };
         tokio::select! {
             biased;
-            () = graceful.cancelled() => Ok(Wake::Stop),
+            () = graceful.cancelled() => Ok(Wake::Stop(CutReason::Stop)),
+            () = wanted.cancelled(), if yields => Ok(Wake::Stop(CutReason::Handover)),
             page = next => page,
         }
     }
@@ -372,17 +413,29 @@ impl ShardTask {
     /// Commits the shard's end, with what was open.
     async fn end(&mut self, open: Option<OpenBatch>, page: &Page) -> Result<(), ShardError> {
         let batch = open.map_or_else(|| self.begin(page.read_through), Ok)?;
+        self.children = self.children_of_shard().await;
         self.commit(batch, true).await
     }
 
+    /// What the source knows of the shards that came from this one. They are written into its row for people to see; they
+    /// are found and read without that, so not knowing them holds up nothing.
+    async fn children_of_shard(&self) -> Vec<ShardId> {
+        let listed = self.ports.source.shards().await.unwrap_or_default();
+        let children = listed.into_iter().filter(|shard| shard.parents.contains(self.shard()));
+        children.map(|shard| shard.id).collect()
+    }
+
     async fn commit(&mut self, batch: OpenBatch, shard_end: bool) -> Result<(), ShardError> {
-        let batch = batch.finish(&self.lease.row().shard, self.lease.row().batch_seq, shard_end)?;
+        let row = self.lease.row();
+        let batch = long_work(|| batch.finish(&row.shard, row.batch_seq, shard_end))?;
         let started = self.ports.clock.monotonic();
         let commit = Commit {
             ports: &self.ports,
             settings: &self.settings,
             abort: &self.shutdown.abort,
             lease: &mut self.lease,
+            parent_heads: &self.parent_heads,
+            children: &self.children,
             batch: &batch,
         };
         commit.run().await?;

@@ -2,6 +2,7 @@
 
 use auditlake::archive::manifest::Manifest;
 use auditlake::digest::Digest;
+use auditlake::lease::LeaseRow;
 use auditlake::source::{Checkpoint, Position};
 use auditlake::verify::Kind;
 use uuid::Uuid;
@@ -169,11 +170,11 @@ async fn an_archive_under_another_identity_is_one_finding_a_shard() {
 #[tokio::test]
 async fn a_chain_rewritten_without_its_lease_row_is_broken_at_its_head() {
     let mut world = World::new();
-    world.batch(A, 0).forge = Box::new(|m| m.writer = "evil".to_owned());
+    world.batch(C, 0).forge = Box::new(|m| m.writer = "evil".to_owned());
     let mut archive = world.build();
     archive.rows = built().rows;
     archive.rows_after = archive.rows.clone();
-    archive.assert_only(Kind::BrokenChain, &archive.manifest(A, 3)).await;
+    archive.assert_only(Kind::BrokenChain, &archive.manifest(C, 2)).await;
 }
 
 #[tokio::test]
@@ -254,4 +255,25 @@ async fn a_parent_that_the_archive_never_knew_is_no_finding() {
     let mut world = World::new();
     world.shards.remove(A);
     assert_eq!(world.build().verify().await.findings, []);
+}
+
+#[tokio::test]
+async fn a_child_vouches_for_the_end_of_a_parent_whose_row_is_gone() {
+    let mut archive = built();
+    let is_parent =
+        |row: &LeaseRow| [archive.rows[A].shard.clone(), archive.rows[B].shard.clone()].contains(&row.shard);
+    let rows: Vec<LeaseRow> = archive.rows.iter().filter(|row| !is_parent(row)).cloned().collect();
+    let (last, keys) =
+        (archive.manifest(A, 3), [archive.data("events/", A, 3), archive.data("rejected/", A, 3)].concat());
+    (archive.rows, archive.rows_after) = (rows.clone(), rows);
+    let report = archive.verify().await;
+    assert!(report.findings.is_empty() && report.tail_proved, "{report:#?}");
+
+    let mut forged = archive.clone();
+    forged.edit(&last, |bytes| bytes.push(b' '));
+    forged.assert_only(Kind::BrokenChain, &last).await;
+
+    archive.objects.remove(&last);
+    archive.objects.retain(|key, _| !keys.contains(key));
+    archive.assert_only(Kind::TruncatedTail, &last).await;
 }

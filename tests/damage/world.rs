@@ -109,7 +109,11 @@ impl World {
             r#"{{"archive_id": "{ARCHIVE}", "schema_version": 1, "created_at": "2026-11-21T09:00:00Z", "created_by": "test"}}"#
         );
         let mut objects = BTreeMap::from([("_auditlake.json".to_owned(), identity.into())]);
-        let rows: Vec<_> = self.shards.iter().map(|shard| shard.build(&mut objects)).collect();
+        let mut rows: Vec<LeaseRow> = Vec::new();
+        for shard in &self.shards {
+            let row = shard.build(&mut objects, &rows);
+            rows.push(row);
+        }
         Archive { objects, rows_after: rows.clone(), rows }
     }
 }
@@ -150,10 +154,14 @@ impl Shard {
     }
 
     /// Puts all batches and gives the lease row.
-    fn build(&self, objects: &mut BTreeMap<String, Bytes>) -> LeaseRow {
+    fn build(&self, objects: &mut BTreeMap<String, Bytes>, before: &[LeaseRow]) -> LeaseRow {
         let mut row = LeaseRow::new(self.id(), self.parents.iter().map(ShardId::new).collect());
         for (batch_seq, batch) in self.batches.iter().enumerate() {
-            let manifest = self.manifest(batch, batch_seq as u64, row.chain_head, objects);
+            let mut manifest = self.manifest(batch, batch_seq as u64, row.chain_head, objects);
+            if batch_seq == 0 {
+                let parents = before.iter().filter(|row| manifest.parents.contains(&row.shard));
+                manifest.parent_heads = parents.filter_map(|row| Some((row.shard.clone(), row.chain_head?))).collect();
+            }
             if self.pending && batch_seq + 1 == self.batches.len() {
                 row.pending = Some(pending(&manifest));
                 continue;
@@ -192,6 +200,8 @@ impl Shard {
         let mut manifest = Manifest {
             archive_id: ARCHIVE,
             shard: self.id(),
+            parent_heads: std::collections::BTreeMap::new(),
+            origin: None,
             parents: self.parents.iter().map(ShardId::new).collect(),
             batch_seq,
             window: Window { start, end: start + 30.minutes() },

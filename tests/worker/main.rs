@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // a test that can't go on fails
 
+mod fleet;
 mod world;
 
 use std::sync::atomic::Ordering;

@@ -1,7 +1,7 @@
 //! A worker over in-memory ports, with faults on order.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use auditlake::ops::clock::{Clock as _, PausedClock};
 use auditlake::ops::retry::RetryPolicy;
 use auditlake::record::{IdentityKey, Rules};
 use auditlake::source::memory::MemorySource;
-use auditlake::source::{ShardId, Source, SourceKind};
+use auditlake::source::{InitialPosition, ShardId, Source, SourceKind};
 use auditlake::verify::{ObjectRows, Options, Report, verify};
 use auditlake::worker::{Settings, Shutdown, Summary, Totals, Worker};
 use bytes::Bytes;
@@ -40,11 +40,20 @@ pub(crate) struct Faults {
     /// Before the write of this number (from 1), another worker takes the lease.
     pub(crate) steal_at: AtomicU64,
     writes: AtomicU64,
+    /// The lease table can't be reached, for as long as it is set.
+    pub(crate) leases_away: AtomicBool,
 }
 
 /// Whether this call's answer is lost: every other one's, as long as there are any left to lose.
 fn is_lost(left: &AtomicU64) -> bool {
     left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok_and(|left| left % 2 == 0)
+}
+
+impl Faults {
+    fn reach_leases(&self) -> Result<(), LeaseError> {
+        let away = self.leases_away.load(Ordering::SeqCst);
+        if away { Err(LeaseError::Unavailable { reason: "it is away".into() }) } else { Ok(()) }
+    }
 }
 
 struct FaultyArchive(Arc<MemoryArchive>, Arc<Faults>);
@@ -74,18 +83,22 @@ struct FaultyLeases(Arc<MemoryLeases>, Arc<Faults>);
 #[async_trait]
 impl LeaseStore for FaultyLeases {
     async fn list(&self) -> Result<Vec<LeaseRow>, LeaseError> {
+        self.1.reach_leases()?;
         self.0.list().await
     }
 
     async fn get(&self, shard: &ShardId) -> Result<Option<LeaseRow>, LeaseError> {
+        self.1.reach_leases()?;
         self.0.get(shard).await
     }
 
     async fn create(&self, row: &LeaseRow) -> Result<(), LeaseError> {
+        self.1.reach_leases()?;
         self.0.create(row).await
     }
 
     async fn replace(&self, row: &LeaseRow) -> Result<(), LeaseError> {
+        self.1.reach_leases()?;
         let write = 1 + self.1.writes.fetch_add(1, Ordering::SeqCst);
         if write == self.1.steal_at.load(Ordering::SeqCst) {
             let mut stolen = self.0.get(&row.shard).await?.unwrap();
@@ -101,6 +114,7 @@ impl LeaseStore for FaultyLeases {
     }
 
     async fn remove(&self, row: &LeaseRow) -> Result<(), LeaseError> {
+        self.1.reach_leases()?;
         self.0.remove(row).await
     }
 
@@ -119,7 +133,7 @@ pub(crate) struct World {
     pub(crate) totals: Arc<Totals>,
     pub(crate) shutdown: Shutdown,
     pub(crate) settings: Settings,
-    clock: Arc<PausedClock>,
+    pub(crate) clock: Arc<PausedClock>,
 }
 
 impl World {
@@ -141,14 +155,19 @@ impl World {
     }
 
     fn worker(&self) -> Worker {
+        self.worker_with(&self.faults, &self.shutdown, self.settings.clone())
+    }
+
+    /// A worker with faults, an end and a name of its own.
+    pub(crate) fn worker_with(&self, faults: &Arc<Faults>, shutdown: &Shutdown, settings: Settings) -> Worker {
         let ports = Ports {
             source: Arc::new(self.source.clone()),
             claims: self.claims.clone(),
-            archive: Arc::new(FaultyArchive(self.archive.clone(), self.faults.clone())),
-            leases: Arc::new(FaultyLeases(self.leases.clone(), self.faults.clone())),
+            archive: Arc::new(FaultyArchive(self.archive.clone(), faults.clone())),
+            leases: Arc::new(FaultyLeases(self.leases.clone(), faults.clone())),
             clock: self.clock.clone(),
         };
-        Worker::new(ports, self.settings.clone(), self.shutdown.clone(), self.totals.clone())
+        Worker::new(ports, settings, shutdown.clone(), self.totals.clone())
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -247,6 +266,9 @@ fn settings() -> Settings {
         memory: 1 << 40,
         concurrency: 4,
         poll: Duration::from_secs(1),
+        failover: Duration::from_secs(10),
+        initial: InitialPosition::TrimHorizon,
+        archive_made_at: Timestamp::UNIX_EPOCH,
         retry: RetryPolicy { give_up_after: Some(Duration::from_secs(30)) },
     }
 }

@@ -6,7 +6,7 @@ use anyhow::{Context, anyhow};
 use uuid::Uuid;
 
 use super::state::state_failure;
-use crate::archive::identity::{self, IdentityError};
+use crate::archive::identity::{self, ArchiveIdentity, IdentityError};
 use crate::archive::{ArchiveStore, LocalArchive};
 use crate::cli::Failure;
 use crate::config::Config;
@@ -22,14 +22,14 @@ pub(super) fn open_archive(path: &Path) -> Result<LocalArchive, Failure> {
     Ok(LocalArchive::open(path)?)
 }
 
-/// The archive's id; an archive is made where there is none yet, unless the state says that there should be one: then
+/// The archive's identity; an archive is made where there is none yet, unless the state says that there should be one: then
 /// its disk is not there.
 pub(super) async fn archive_identity(
     archive: &dyn ArchiveStore,
     state: &StateDir,
     clock: &dyn Clock,
     path: &Path,
-) -> Result<Uuid, Failure> {
+) -> Result<ArchiveIdentity, Failure> {
     let bound = StateDir::look(state.path()).and_then(|view| view.archive()).map_err(state_failure)?;
     if let (Some(bound), Err(IdentityError::Absent)) = (bound, identity::read(archive).await) {
         let (path, state) = (path.display(), state.path().display());
@@ -39,7 +39,7 @@ pub(super) async fn archive_identity(
         )));
     }
     let opened = identity::open_or_create(archive, clock.now(), random_id).await;
-    opened.map(|identity| identity.archive_id).map_err(|error| identity_failure(error, path))
+    opened.map_err(|error| identity_failure(error, path))
 }
 
 fn identity_failure(error: IdentityError, path: &Path) -> Failure {

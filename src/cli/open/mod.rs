@@ -6,16 +6,16 @@ mod state;
 
 use std::sync::Arc;
 
-use uuid::Uuid;
-
 use super::Failure;
 use crate::app::Ports;
 use crate::archive::ArchiveStore;
+use crate::archive::identity::ArchiveIdentity;
 use crate::batch::Limits;
 use crate::config::Config;
 use crate::lease::WorkerId;
 use crate::lease::embedded::EmbeddedLeases;
 use crate::ops::clock::{Clock, SystemClock};
+use crate::ops::identity::random_bytes;
 use crate::ops::retry::RetryPolicy;
 use crate::ops::state_dir::StateDir;
 use crate::record::IdentityKey;
@@ -31,7 +31,7 @@ pub(super) use state::{claim_options, look_at_leases, open_state, remake_claims,
 /// Everything that a worker needs, open. The state directory is this process's alone for as long as this lives.
 pub(super) struct Opened {
     pub(super) ports: Ports,
-    pub(super) archive_id: Uuid,
+    pub(super) archive: ArchiveIdentity,
     _state: StateDir,
 }
 
@@ -41,21 +41,22 @@ pub(super) async fn open(config: &Config) -> Result<Opened, Failure> {
     let source = open_source(config, clock.clone())?;
     let state = open_state(config)?;
     let archive: Arc<dyn ArchiveStore> = Arc::new(open_archive(&config.archive.local.path)?);
-    let archive_id = archive_identity(archive.as_ref(), &state, clock.as_ref(), &config.archive.local.path).await?;
+    let identity = archive_identity(archive.as_ref(), &state, clock.as_ref(), &config.archive.local.path).await?;
+    let archive_id = identity.archive_id;
     state.bind(archive_id).map_err(state_failure)?;
     let claims = open_claims(&state, claim_options(config), archive.as_ref(), archive_id, clock.now()).await?;
     let leases = EmbeddedLeases::open(state.leases())?;
     let ports = Ports { source, claims: Arc::new(claims), archive, leases: Arc::new(leases), clock };
-    Ok(Opened { ports, archive_id, _state: state })
+    Ok(Opened { ports, archive: identity, _state: state })
 }
 
 /// The settings of a worker under this configuration.
-pub(super) fn settings(config: &Config, archive_id: Uuid, retry: RetryPolicy) -> Settings {
+pub(super) fn settings(config: &Config, archive: &ArchiveIdentity, retry: RetryPolicy) -> Settings {
     let memory = config.limits.memory.as_u64();
     Settings {
-        worker: WorkerId::new(format!("{}", std::process::id())),
-        archive_id,
-        identity: IdentityKey::of_archive(archive_id),
+        worker: worker_id(config.worker.id.as_deref()),
+        archive_id: archive.archive_id,
+        identity: IdentityKey::of_archive(archive.archive_id),
         layout: config.layout(),
         limits: Limits {
             window: config.batch.window.get(),
@@ -66,6 +67,18 @@ pub(super) fn settings(config: &Config, archive_id: Uuid, retry: RetryPolicy) ->
         memory,
         concurrency: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         poll: config.source.file.poll.get(),
+        failover: config.lease.failover.get(),
+        initial: config.source.kinesis.initial_position,
+        archive_made_at: archive.created_at,
         retry,
     }
+}
+
+/// The configured name, or the host's, with something of this process alone behind it: two processes of one name must not
+/// take each other's leases for their own.
+fn worker_id(configured: Option<&str>) -> WorkerId {
+    let host = || std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
+    let name = configured.map(str::to_owned).or_else(host).unwrap_or_default();
+    let unique: [u8; 4] = random_bytes();
+    WorkerId::new(format!("{}-{}", name.trim(), hex::encode(unique)).trim_start_matches('-'))
 }

@@ -1,0 +1,116 @@
+//! A shard's task from its first step to its last: its turn, its lease, its work.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+
+use super::shard_task::{Outcome, ShardTask, Turn};
+use super::{Settings, ShardError, Shutdown, Totals};
+use crate::app::Ports;
+use crate::archive::chain;
+use crate::digest::Digest;
+use crate::lease::{Holding, Lease, LeaseError, LeaseRow};
+use crate::ops::retry::retry;
+use crate::source::{ShardId, Until};
+
+/// What a task is started for.
+pub(super) enum Work {
+    /// To read the shard and archive it.
+    Read(Until),
+    /// To write down that the source no longer has it.
+    RecordLoss,
+}
+
+/// A task that is about to begin.
+pub(super) struct Start {
+    pub(super) ports: Ports,
+    pub(super) settings: Arc<Settings>,
+    pub(super) shutdown: Shutdown,
+    pub(super) totals: Arc<Totals>,
+    /// The lease row that was looked at.
+    pub(super) row: LeaseRow,
+    /// Its parents, and their rows where they have any.
+    pub(super) parents: BTreeMap<ShardId, Option<LeaseRow>>,
+    pub(super) work: Work,
+}
+
+impl Start {
+    /// Waits for its turn, takes the lease, renews it, and does the work.
+    pub(super) async fn run(self, turns: Arc<Semaphore>) -> Result<Outcome, ShardError> {
+        let turn = tokio::select! {
+            turn = Turn::first(turns) => turn,
+            () = self.shutdown.graceful.cancelled() => return Ok(Outcome::Stopped { caught_up: false }),
+        };
+        self.check_origin()?;
+        let parent_heads = self.parent_heads().await?;
+        let Some(lease) = self.take().await? else { return Ok(Outcome::NotTaken) };
+        let kept = lease.keep();
+        let renews = !self.ports.leases.sole_worker();
+        let Self { ports, settings, shutdown, totals, work, .. } = self;
+        let (until, records_loss) = match work {
+            Work::Read(until) => (until, false),
+            Work::RecordLoss => (Until::Forever, true),
+        };
+        let task =
+            ShardTask { ports, settings, shutdown, totals, lease, until, parent_heads, turn, children: Vec::new() };
+        let work = async { if records_loss { task.record_loss().await } else { Box::pin(task.run()).await } };
+        let renewal = async {
+            if renews {
+                kept.await;
+            }
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            outcome = work => outcome,
+            () = renewal => unreachable!("never returns"),
+        }
+    }
+
+    async fn take(&self) -> Result<Option<Lease>, LeaseError> {
+        let holding = Holding {
+            store: self.ports.leases.clone(),
+            clock: self.ports.clock.clone(),
+            worker: self.settings.worker.clone(),
+            failover: self.settings.failover,
+        };
+        let now = self.ports.clock.now();
+        let take = || Lease::take(holding.clone(), self.row.clone(), now);
+        let clock = self.ports.clock.as_ref();
+        match retry(self.settings.retry, clock, &self.shutdown.abort, LeaseError::may_pass, take).await {
+            Ok(lease) => Ok(Some(lease)),
+            // Another worker was faster: that is what leases are for.
+            Err(LeaseError::Conflict { .. }) if !self.ports.leases.sole_worker() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A stream that was deleted and made again under its name has shards of the same names, and other records.
+    fn check_origin(&self) -> Result<(), ShardError> {
+        match (self.row.origin.as_deref(), self.ports.source.origin()) {
+            (Some(archived), Some(read)) if archived != read => {
+                Err(ShardError::OtherOrigin { archived: archived.into(), read: read.into() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The newest manifests of the parents of a shard that has none yet: its first one names them, so that a shard's end
+    /// is vouched for by its children.
+    async fn parent_heads(&self) -> Result<BTreeMap<ShardId, Digest>, ShardError> {
+        let mut heads = BTreeMap::new();
+        if self.row.batch_seq > 0 {
+            return Ok(heads);
+        }
+        for (parent, row) in &self.parents {
+            let head = if let Some(row) = row {
+                row.chain_head
+            } else {
+                let (archive, archive_id) = (self.ports.archive.as_ref(), self.settings.archive_id);
+                chain::newest_manifest(archive, archive_id, parent).await?.map(|newest| newest.digest)
+            };
+            heads.extend(head.map(|head| (parent.clone(), head)));
+        }
+        Ok(heads)
+    }
+}
