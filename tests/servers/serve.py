@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Runs a server for tests, and stops it when nobody needs it any more.
 
-    serve.py shared KIND DIRECTORY TOOLS    until nobody has held DIRECTORY/KIND.users for ten seconds
-    serve.py own KIND DIRECTORY TOOLS       until stdin ends
+    serve.py shared KIND DIRECTORY TOOLS SECONDS    until nobody has held DIRECTORY/KIND.users for so long
+    serve.py own KIND DIRECTORY TOOLS               until stdin ends
 
 KIND is `kinesis` or `ministack`. TOOLS is where `make test` installs them. As soon as the server answers, its address is
 published: `shared` writes DIRECTORY/KIND.json, `own` prints a line. Both stop it when DIRECTORY vanishes. What it says is
@@ -30,7 +30,6 @@ import sys
 import time
 
 TICK = 0.25
-IDLE_SECONDS = 10
 START_SECONDS = 60
 ATTEMPTS = 5
 HERE = pathlib.Path(__file__).resolve().parent
@@ -174,7 +173,7 @@ def own(name, directory, tools):
         server.stop()
 
 
-def shared(name, directory, tools):
+def shared(name, directory, tools, idle_seconds):
     in_charge = open(directory / f"{name}.supervisor", "a")
     # The one before it may just be stopping.
     fcntl.flock(in_charge, fcntl.LOCK_EX)
@@ -185,7 +184,7 @@ def shared(name, directory, tools):
         publish(state, {"url": server.url, "server": server.process.pid, "supervisor": os.getpid()})
         with open(directory / f"{name}.users", "a") as users:
             # The lock on the users is kept to the end: who comes now waits, and finds no server.
-            wait_until_unused(server, Directory(directory), users)
+            wait_until_unused(server, Directory(directory), users, float(idle_seconds))
             state.unlink(missing_ok=True)
             server.stop()
     finally:
@@ -193,7 +192,7 @@ def shared(name, directory, tools):
         server.stop()
 
 
-def wait_until_unused(server, place, users):
+def wait_until_unused(server, place, users, idle_seconds):
     used = time.monotonic()
     while server.runs() and place.stands():
         try:
@@ -201,7 +200,7 @@ def wait_until_unused(server, place, users):
         except OSError:
             used = time.monotonic()
         else:
-            if time.monotonic() - used >= IDLE_SECONDS:
+            if time.monotonic() - used >= idle_seconds:
                 return
             fcntl.flock(users, fcntl.LOCK_UN)
         time.sleep(TICK)
@@ -226,11 +225,11 @@ def end_leftover(state):
 
 
 def main():
-    mode, name, directory, tools = sys.argv[1:]
+    mode, name, directory, tools, *rest = sys.argv[1:]
     # Who interrupts the tests is not to interrupt it: others may use the server.
     os.setsid()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    {"own": own, "shared": shared}[mode](name, pathlib.Path(directory), pathlib.Path(tools))
+    {"own": own, "shared": shared}[mode](name, pathlib.Path(directory), pathlib.Path(tools), *rest)
 
 
 if __name__ == "__main__":

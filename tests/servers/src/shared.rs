@@ -16,6 +16,8 @@ use crate::Kind;
 
 /// No start takes this long, however loaded the machine.
 const PATIENCE: Duration = Duration::from_mins(3);
+/// How long a server stays that nobody uses: the next test of a run takes less to begin.
+const IDLE: Duration = Duration::from_secs(10);
 const TICK: Duration = Duration::from_millis(30);
 
 /// A server that runs.
@@ -28,6 +30,10 @@ pub struct Server {
 #[derive(Deserialize)]
 struct State {
     url: String,
+    #[cfg(test)]
+    server: u32,
+    #[cfg(test)]
+    supervisor: u32,
 }
 
 /// The locks that say that this process uses a server. Held until the process ends.
@@ -36,7 +42,17 @@ static USED: Mutex<Vec<(Kind, File)>> = Mutex::new(Vec::new());
 impl Server {
     /// Finds the shared one, or starts it.
     pub(crate) async fn shared(kind: Kind) -> Self {
-        tokio::task::spawn_blocking(move || Meeting::new(kind).server()).await.unwrap()
+        let found = tokio::task::spawn_blocking(move || {
+            let meeting = Meeting { kind, directory: directory(), idle: IDLE };
+            {
+                let mut used = USED.lock().unwrap_or_else(PoisonError::into_inner);
+                if used.iter().all(|(known, _)| *known != kind) {
+                    used.push((kind, meeting.use_it()));
+                }
+            }
+            meeting.server()
+        });
+        found.await.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
     }
 }
 
@@ -44,19 +60,22 @@ impl Server {
 struct Meeting {
     kind: Kind,
     directory: PathBuf,
+    idle: Duration,
 }
 
 impl Meeting {
-    fn new(kind: Kind) -> Self {
-        Self { kind, directory: directory() }
-    }
-
     fn file(&self, suffix: &str) -> PathBuf {
         self.directory.join(format!("{}.{suffix}", self.kind.name()))
     }
 
+    /// The lock of one who uses it, whose holder finds that the server stays.
+    fn use_it(&self) -> File {
+        let users = open(&self.file("users"));
+        users.lock_shared().unwrap();
+        users
+    }
+
     fn server(&self) -> Server {
-        self.keep_in_use();
         if let Some(server) = self.running() {
             return server;
         }
@@ -66,28 +85,14 @@ impl Meeting {
         self.running().unwrap_or_else(|| self.start())
     }
 
-    fn keep_in_use(&self) {
-        let mut used = USED.lock().unwrap_or_else(PoisonError::into_inner);
-        if used.iter().all(|(kind, _)| *kind != self.kind) {
-            let users = open(&self.file("users"));
-            users.lock_shared().unwrap();
-            used.push((self.kind, users));
-        }
-    }
-
-    /// The server that runs, if one does. Where somebody is in charge of one, an answer may take its time.
+    /// The server that runs, if one does. Where somebody is in charge of one, its answer may take its time.
     fn running(&self) -> Option<Server> {
         let asked = Instant::now();
-        loop {
-            let state: Option<State> =
-                fs::read(self.file("json")).ok().and_then(|text| serde_json::from_slice(&text).ok());
-            if let Some(state) = state
+        while self.is_supervised() {
+            if let Some(state) = self.state()
                 && answers(&state.url)
             {
                 return Some(Server { url: state.url });
-            }
-            if !self.is_supervised() {
-                return None;
             }
             assert!(
                 asked.elapsed() < PATIENCE,
@@ -97,6 +102,11 @@ impl Meeting {
             );
             thread::sleep(TICK);
         }
+        None
+    }
+
+    fn state(&self) -> Option<State> {
+        serde_json::from_slice(&fs::read(self.file("json")).ok()?).ok()
     }
 
     fn is_supervised(&self) -> bool {
@@ -106,6 +116,7 @@ impl Meeting {
     fn start(&self) -> Server {
         let log = self.file("supervisor.log");
         let mut supervisor = serve("shared", self.kind, &self.directory)
+            .arg(self.idle.as_secs_f64().to_string())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(File::create(&log).unwrap())
@@ -115,8 +126,7 @@ impl Meeting {
         loop {
             // Looked at first: it publishes before it ends.
             let ended = supervisor.try_wait().unwrap();
-            let state = fs::read(self.file("json")).ok().and_then(|text| serde_json::from_slice::<State>(&text).ok());
-            if let Some(state) = state
+            if let Some(state) = self.state()
                 && answers(&state.url)
             {
                 // Somebody must hear of its end while this process lives.
@@ -187,4 +197,88 @@ pub(crate) fn serve(mode: &str, kind: Kind, directory: &Path) -> Command {
 pub(crate) fn end(mut supervisor: Child) {
     drop(supervisor.stdin.take());
     let _ = supervisor.wait();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn meeting(idle: Duration) -> (tempfile::TempDir, Meeting) {
+        let directory = tempfile::tempdir().unwrap();
+        let meeting = Meeting { kind: Kind::Ministack, directory: directory.path().to_owned(), idle };
+        (directory, meeting)
+    }
+
+    fn kill(process: u32) {
+        let status = Command::new("sh").args(["-c", &format!("kill -KILL {process}")]).status().unwrap();
+        assert!(status.success());
+    }
+
+    #[track_caller]
+    fn wait_until_gone(url: &str) {
+        let started = Instant::now();
+        while answers(url) {
+            assert!(started.elapsed() < Duration::from_secs(20), "it is still there");
+            thread::sleep(TICK);
+        }
+    }
+
+    #[test]
+    fn who_comes_at_once_or_later_finds_the_same_server() {
+        let (_directory, meeting) = meeting(IDLE);
+        let _user = meeting.use_it();
+        let found: Vec<Server> = thread::scope(|scope| {
+            let seekers: Vec<_> = (0..8).map(|_| scope.spawn(|| meeting.server())).collect();
+            seekers.into_iter().map(|seeker| seeker.join().unwrap()).collect()
+        });
+        assert!(found.iter().all(|server| *server == found[0]), "{found:?}");
+        assert_eq!(meeting.server(), found[0]);
+    }
+
+    #[test]
+    fn a_server_that_died_is_replaced() {
+        let (_directory, meeting) = meeting(IDLE);
+        let _user = meeting.use_it();
+        let first = meeting.server();
+        let state = meeting.state().unwrap();
+        kill(state.server);
+        wait_until_gone(&first.url);
+        let second = meeting.server();
+        assert_ne!(first, second);
+        assert!(answers(&second.url));
+
+        // And one whose supervisor died: it goes with it, or is ended by the next.
+        kill(meeting.state().unwrap().supervisor);
+        while meeting.is_supervised() {
+            thread::sleep(TICK);
+        }
+        let third = meeting.server();
+        assert_ne!(second, third);
+        wait_until_gone(&second.url);
+        assert!(answers(&third.url));
+    }
+
+    #[test]
+    fn a_server_that_nobody_uses_ends_and_leaves_nothing() {
+        let (directory, meeting) = meeting(Duration::from_secs(1));
+        let user = meeting.use_it();
+        let server = meeting.server();
+        thread::sleep(Duration::from_secs(3));
+        assert!(answers(&server.url), "it is used");
+        drop(user);
+        wait_until_gone(&server.url);
+        let _user = meeting.use_it();
+        assert!(meeting.state().is_none());
+        assert!(!directory.path().join("ministack.json").exists());
+        assert!(answers(&meeting.server().url), "it starts again");
+    }
+
+    #[test]
+    fn a_server_ends_when_its_directory_vanishes() {
+        let (directory, meeting) = meeting(IDLE);
+        let _user = meeting.use_it();
+        let server = meeting.server();
+        drop(directory);
+        wait_until_gone(&server.url);
+    }
 }
