@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use indicatif::ProgressBar;
 use tracing_subscriber::EnvFilter;
@@ -59,5 +60,45 @@ impl Drop for Line {
             Some(bar) => bar.suspend(write),
             None => write(),
         };
+    }
+}
+
+/// How often a fault that goes on is told again.
+const AGAIN: Duration = Duration::from_mins(1);
+
+/// A fault that may go on for long, and is not told each time that it shows.
+#[derive(Debug, Default)]
+pub(crate) struct Complaint {
+    told_at: Option<Duration>,
+}
+
+impl Complaint {
+    /// Whether to tell of it at this monotonic time: when it begins, and then once a minute.
+    pub(crate) fn is_due(&mut self, now: Duration) -> bool {
+        let due = self.told_at.is_none_or(|before| now.saturating_sub(before) >= AGAIN);
+        if due {
+            self.told_at = Some(now);
+        }
+        due
+    }
+
+    /// It is over.
+    pub(crate) fn clear(&mut self) {
+        self.told_at = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_is_told_when_it_begins_and_then_once_a_minute() {
+        let mut complaint = Complaint::default();
+        let told = |complaint: &mut Complaint, second| complaint.is_due(Duration::from_secs(second));
+        let times: Vec<u64> = (0..130).filter(|&second| told(&mut complaint, second)).collect();
+        assert_eq!(times, [0, 60, 120]);
+        complaint.clear();
+        assert!(told(&mut complaint, 131));
     }
 }

@@ -14,6 +14,7 @@ use super::{Settings, ShardError, ShardFailure, Shutdown, Totals};
 use crate::app::Ports;
 use crate::archive::ArchiveError;
 use crate::lease::{LeaseError, ask_for};
+use crate::ops::telemetry::Complaint;
 use crate::source::{Shard, ShardId, SourceError, Until};
 
 /// The longest pause before a shard that stopped with an error is started again.
@@ -162,10 +163,17 @@ impl Worker {
     /// is tried again, after pauses that grow to five minutes.
     pub async fn run(mut self) -> Result<Summary, WorkerError> {
         let mut summary = Summary { stopped: true, ..Summary::default() };
+        let mut complaint = Complaint::default();
         while !self.shutdown.graceful.is_cancelled() {
-            if let Err(error) = self.look_after_shards().await {
-                tracing::error!(%error, "shards can't be looked after; trying again");
-                self.rows.distrust();
+            match self.look_after_shards().await {
+                Ok(()) => complaint.clear(),
+                Err(error) => {
+                    // An outage of minutes is told when it begins, and then once a minute.
+                    if complaint.is_due(self.ports.clock.monotonic()) {
+                        tracing::error!(%error, "shards can't be looked after; trying again");
+                    }
+                    self.rows.distrust();
+                }
             }
             if let Some((shard, end)) = self.next_event(true).await {
                 if let Err(error) = self.rows.look_at(&shard).await {

@@ -324,3 +324,26 @@ async fn the_rows_of_an_idle_shard_say_until_when_it_was_read() {
     assert!(read_through.is_some(), "{read_through:?}");
     a.stop().await;
 }
+
+/// The budget of docs/operations.md, for the default failover of ten seconds.
+#[tokio::test(start_paused = true)]
+async fn an_hour_of_leases_costs_what_the_budget_says() {
+    let world = shared_world().await;
+    put_everywhere(&world, 8, 0..80);
+    let workers = [start(&world, "a"), start(&world, "b")];
+    world.sleep(Duration::from_mins(20)).await;
+    let count = |counter: fn(&Faults) -> &std::sync::atomic::AtomicU64| -> u64 {
+        workers.iter().map(|worker| counter(&worker.faults).load(Ordering::SeqCst)).sum()
+    };
+    let before = (count(|f| &f.writes), count(|f| &f.scans), count(|f| &f.reads));
+    world.sleep(Duration::from_hours(1)).await;
+    let writes = count(|f| &f.writes) - before.0;
+    assert!((8 * 1000..8 * 1100).contains(&writes), "1,100 writes a shard and hour: {writes}");
+    let scans = count(|f| &f.scans) - before.1;
+    assert!((2 * 300..=2 * 360).contains(&scans), "360 scans a worker and hour: {scans}");
+    assert!(count(|f| &f.reads) - before.2 <= 8, "no reads but for what moves");
+    for worker in workers {
+        worker.stop().await;
+    }
+    assert_each_once(&world, 80).await;
+}

@@ -39,7 +39,10 @@ pub(crate) struct Faults {
     pub(crate) lost_writes: AtomicU64,
     /// Before the write of this number (from 1), another worker takes the lease.
     pub(crate) steal_at: AtomicU64,
-    writes: AtomicU64,
+    pub(crate) writes: AtomicU64,
+    /// How often all rows, or one, were read.
+    pub(crate) scans: AtomicU64,
+    pub(crate) reads: AtomicU64,
     /// The lease table can't be reached, for as long as it is set.
     pub(crate) leases_away: AtomicBool,
 }
@@ -84,11 +87,13 @@ struct FaultyLeases(Arc<MemoryLeases>, Arc<Faults>);
 impl LeaseStore for FaultyLeases {
     async fn list(&self) -> Result<Vec<LeaseRow>, LeaseError> {
         self.1.reach_leases()?;
+        self.1.scans.fetch_add(1, Ordering::SeqCst);
         self.0.list().await
     }
 
     async fn get(&self, shard: &ShardId) -> Result<Option<LeaseRow>, LeaseError> {
         self.1.reach_leases()?;
+        self.1.reads.fetch_add(1, Ordering::SeqCst);
         self.0.get(shard).await
     }
 
