@@ -45,6 +45,18 @@ $(NPM_PACKAGES)/installed: tests/servers/package.json tests/servers/package-lock
 	npm ci --prefix $(NPM_PACKAGES) --ignore-scripts --no-audit --no-fund
 	touch $@
 
+.PHONY: emulators
+emulators: test-tools ## Kinesis on port 4568, DynamoDB and S3 on port 4566, of this machine only; until interrupted
+	@printf '%s\n' "In another shell:" \
+		"  export AWS_ENDPOINT_URL_KINESIS=http://127.0.0.1:4568 AWS_ENDPOINT_URL=http://127.0.0.1:4566" \
+		"  export AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test AWS_REGION=us-east-1"
+	@trap 'kill 0' EXIT; \
+	package=$(NPM_PACKAGES)/node_modules/kinesis-local; \
+	KINESIS_MOCK_CERT_PATH=$$package/server.json KINESIS_MOCK_PLAIN_PORT=4568 KINESIS_MOCK_TLS_PORT=0 LOG_LEVEL=ERROR \
+		node --require ./tests/servers/loopback.cjs $$package/main.js & \
+	GATEWAY_PORT=4566 BIND_HOST=127.0.0.1 SERVICES=dynamodb,s3 SFTP_ENABLED=0 LOG_LEVEL=ERROR $(VENV)/bin/python -m ministack & \
+	wait
+
 .PHONY: fmt
 fmt: ## formats the code
 	cargo fmt --all
