@@ -84,7 +84,14 @@ impl S3Options {
         }
     }
 
-    fn refuse<E>(&self, asked: Asked, key: &str, said: &str, code: Option<&str>, error: &SdkError<E, HttpResponse>) -> Answer {
+    fn refuse<E>(
+        &self,
+        asked: Asked,
+        key: &str,
+        said: &str,
+        code: Option<&str>,
+        error: &SdkError<E, HttpResponse>,
+    ) -> Answer {
         let response = error.raw_response();
         let status = response.map_or(0, |response| response.status().as_u16());
         let region = response.and_then(|response| response.headers().get("x-amz-bucket-region"));
@@ -108,11 +115,13 @@ impl S3Options {
                 format!("the bucket's region is {region}: correct archive.s3.region (or archive.s3.endpoint_url)")
             }
             ("InvalidAccessKeyId" | "SignatureDoesNotMatch" | "InvalidToken" | "InvalidSecurity", _) => {
-                "the credentials are not known there: look at what the SDK finds (environment, profile, role)".to_owned()
+                "the credentials are not known there: look at what the SDK finds (environment, profile, role)"
+                    .to_owned()
             }
             ("RequestTimeTooSkewed", _) => "set this machine's clock".to_owned(),
             (code, _) if code.starts_with("KMS.") => {
-                "see to the key of archive.s3.kms_key_id: that it is there, enabled, and in the bucket's region".to_owned()
+                "see to the key of archive.s3.kms_key_id: that it is there, enabled, and in the bucket's region"
+                    .to_owned()
             }
             ("InvalidStorageClass", _) => "correct archive.s3.storage_class".to_owned(),
             ("InvalidTag", _) => "correct archive.s3.tags".to_owned(),

@@ -143,7 +143,12 @@ impl S3Archive {
         Ok(found)
     }
 
-    async fn page(&self, prefix: &str, token: Option<&str>, wanted: usize) -> Result<ListObjectsV2Output, ArchiveError> {
+    async fn page(
+        &self,
+        prefix: &str,
+        token: Option<&str>,
+        wanted: usize,
+    ) -> Result<ListObjectsV2Output, ArchiveError> {
         // A folder marker takes a place on a page and is not counted, so one more than is wanted.
         let size = i32::try_from(wanted.saturating_add(1).min(PAGE)).unwrap_or(i32::MAX);
         let request = self.client.list_objects_v2().bucket(&self.options.bucket).prefix(self.full(prefix));

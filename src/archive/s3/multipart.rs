@@ -60,14 +60,18 @@ impl S3Archive {
     ) -> Result<Vec<CompletedPart>, ArchiveError> {
         let ranges = split(body.len() as u64, self.options.part_bytes);
         // Made before they are streamed: a closure in the stream's type would borrow for longer than it can say.
-        let sends: Vec<_> = (1..)
-            .zip(ranges)
-            .map(|(number, range)| self.send_part(key, upload, number, body.slice(range)))
-            .collect();
+        let sends: Vec<_> =
+            (1..).zip(ranges).map(|(number, range)| self.send_part(key, upload, number, body.slice(range))).collect();
         stream::iter(sends).buffered(AT_ONCE).try_collect().await
     }
 
-    async fn send_part(&self, key: &str, upload: &str, number: i32, part: Bytes) -> Result<CompletedPart, ArchiveError> {
+    async fn send_part(
+        &self,
+        key: &str,
+        upload: &str,
+        number: i32,
+        part: Bytes,
+    ) -> Result<CompletedPart, ArchiveError> {
         let sha256 = base64(digest(key, &part).await?);
         let send = || async {
             let request = self.client.upload_part().bucket(&self.options.bucket).key(self.full(key));

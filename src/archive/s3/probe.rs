@@ -8,7 +8,8 @@ use crate::archive::{ArchiveError, ArchiveStore as _, Put};
 use crate::encode::keys::{ACCESS_TEST_KEY, IDENTITY_KEY};
 
 /// What stands under [`ACCESS_TEST_KEY`].
-const TEST_BODY: &[u8] = b"auditlake tries here whether it may write, and whether a second put is refused. This may stay.\n";
+const TEST_BODY: &[u8] =
+    b"auditlake tries here whether it may write, and whether a second put is refused. This may stay.\n";
 
 /// What can be tried out. In this order: each needs what comes before it, and the first two write nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
