@@ -72,6 +72,8 @@ impl S3Options {
             (Some("NoSuchKey"), _) => Answer::Absent,
             // The answer to a HEAD has no body, and so no code.
             (Some("NotFound") | None, 404) if asked == Asked::Read => Answer::Absent,
+            // Expired credentials, for one, when a HEAD asks.
+            (None, 400) if asked == Asked::Read => pass(),
             (Some(code), _) if FULL.contains(&code) => Answer::Failed(ArchiveError::OutOfSpace { key: key.to_owned() }),
             (_, 507) => Answer::Failed(ArchiveError::OutOfSpace { key: key.to_owned() }),
             (Some("NotImplemented"), _) | (_, 501) => self.refuse(asked, key, &said, Some("NotImplemented"), error),
