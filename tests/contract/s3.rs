@@ -30,7 +30,10 @@ struct Bucket {
 }
 
 async fn server_url() -> String {
-    match std::env::var("TMP_S3_URL") { Ok(url) => url, Err(_) => ministack().await.url.clone() }
+    match std::env::var("TMP_S3_URL") {
+        Ok(url) => url,
+        Err(_) => ministack().await.url.clone(),
+    }
 }
 
 /// The client as the product makes it: it sends each call once.

@@ -66,7 +66,8 @@ impl InBucket {
     fn assert_damage(&self, kind: &str, key: &str) {
         for arguments in [&[][..], &["--fast"]] {
             let report = self.verify(1, arguments);
-            let found: Vec<_> = report["findings"].as_array().unwrap().iter().map(|f| (&f["kind"], &f["key"])).collect();
+            let found: Vec<_> =
+                report["findings"].as_array().unwrap().iter().map(|f| (&f["kind"], &f["key"])).collect();
             assert_eq!(found, [(&json!(kind), &json!(key))], "{arguments:?}: {report:#}");
         }
     }
@@ -192,7 +193,7 @@ fn what_somebody_else_put_under_a_batchs_key_is_never_overwritten() {
     let fault = world.proxy.on("PutObject").target_has("/events/").answer(Answer::s3_access_denied());
     let denied = world.run(&["catch-up"]).expect(1).stderr;
     assert!(denied.contains("allow s3:PutObject on arn:aws:s3:::"), "{denied}");
-    let target = world.proxy.requests_for("PutObject").into_iter().map(|request| request.target);
+    let mut target = world.proxy.requests_for("PutObject").into_iter().map(|request| request.target);
     let target = target.rfind(|target| target.contains("/events/")).unwrap();
     let path = target.split('?').next().unwrap().trim_start_matches(&format!("/{}/", world.bucket)).replace("%3D", "=");
     fault.heal();
@@ -235,7 +236,10 @@ fn a_wrong_bucket_a_missing_permission_and_a_deaf_store_show_before_the_first_le
     world.proxy.heal();
     world.workspace.set("archive.s3.bucket", "\"no-such-bucket-of-ours\"");
     let said = world.complaint(1);
-    assert!(said.contains("there is no bucket `no-such-bucket-of-ours` there: make it, or correct archive.s3.bucket"), "{said}");
+    assert!(
+        said.contains("there is no bucket `no-such-bucket-of-ours` there: make it, or correct archive.s3.bucket"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -251,7 +255,10 @@ fn settings_that_are_missing_are_named() {
         let arguments = if command == "ddl" { vec!["ddl", "duckdb"] } else { vec![command] };
         let done = world.run(&arguments);
         if command != "status" {
-            assert_eq!(done.clone().expect(2).stderr, "auditlake: archive.s3.bucket: is required: the bucket of the archive\n");
+            assert_eq!(
+                done.clone().expect(2).stderr,
+                "auditlake: archive.s3.bucket: is required: the bucket of the archive\n"
+            );
         }
     }
 }
