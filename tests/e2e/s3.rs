@@ -3,9 +3,10 @@
 use std::process::Command;
 
 use auditlake_test_servers::aws::{self, Endpoints};
-use auditlake_test_servers::{Answer, FaultProxy};
+use auditlake_test_servers::{Answer, FaultProxy, ministack};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::ChecksumAlgorithm;
 use serde_json::{Value, json};
 
 use crate::support::{Corpus, Done, Plan, Process, Workspace, files_below, finish};
@@ -24,8 +25,8 @@ impl InBucket {
     /// With a corpus to archive.
     fn new() -> (Self, Corpus) {
         let runtime = tokio::runtime::Runtime::new().unwrap();
-        let server = runtime.block_on(server_url());
-        let client = aws::s3_client(&server);
+        let server = runtime.block_on(ministack());
+        let client = aws::s3_client(&server.url);
         let bucket = aws::unique_name("e2e");
         runtime.block_on(aws::create_bucket(&client, &bucket));
         let mut workspace = Workspace::new();
@@ -37,7 +38,7 @@ impl InBucket {
             .set("batch.max_records", "200");
         let corpus = Plan { seed: 40, lines: 1_000, files: 1, pad: 0 }.corpus();
         corpus.write_to(&workspace.input());
-        (Self { workspace, bucket, proxy: FaultProxy::start_blocking(&server), client, runtime }, corpus)
+        (Self { workspace, bucket, proxy: FaultProxy::start_blocking(&server.url), client, runtime }, corpus)
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
@@ -93,8 +94,8 @@ impl InBucket {
 
     fn put(&self, path: &str, body: impl Into<Vec<u8>>) {
         let body = ByteStream::from(body.into());
-        let put = self.client.put_object().bucket(&self.bucket).key(path).body(body).send();
-        self.runtime.block_on(put).unwrap();
+        let put = self.client.put_object().bucket(&self.bucket).key(path).body(body);
+        self.runtime.block_on(put.checksum_algorithm(ChecksumAlgorithm::Sha256).send()).unwrap();
     }
 
     fn delete(&self, key: &str) {
@@ -156,14 +157,15 @@ fn a_bucket_holds_what_was_read_once_and_proves_it() {
 fn the_sql_for_a_bucket_names_it_and_how_to_reach_it() {
     let (mut world, _) = InBucket::new();
     world.catch_up();
-    world.workspace.set("archive.s3.region", "\"eu-central-2\"");
     let root = format!("s3://{}/temporal/audit/events/", world.bucket);
     for engine in ["duckdb", "athena", "trino"] {
         let done = world.run(&["ddl", engine]).expect(0);
         assert!(done.stdout.contains(&root) && !done.stderr.contains("another format"), "{done:?}");
     }
+    world.workspace.set("archive.s3.region", "\"us-east-1\"");
     let sql = world.run(&["ddl", "duckdb"]).expect(0).stdout;
-    assert!(sql.contains("CREATE OR REPLACE SECRET") && sql.contains("REGION 'eu-central-2'"), "{sql}");
+    assert!(sql.contains("CREATE OR REPLACE SECRET") && sql.contains("REGION 'us-east-1'"), "{sql}");
+    assert!(sql.contains("-- To reach the bucket, first run"), "{sql}");
 
     world.workspace.set("archive.compression", "\"gzip\"");
     assert!(world.run(&["ddl", "duckdb"]).expect(0).stderr.contains("have another format"));
@@ -231,9 +233,9 @@ fn a_wrong_bucket_a_missing_permission_and_a_deaf_store_show_before_the_first_le
     }
     assert_eq!(world.keys(), ["audit-log-access-test"], "no archive was made");
 
-    world.proxy.on_any().answer(Answer::s3(301, "PermanentRedirect").header("x-amz-bucket-region", "eu-west-3"));
-    assert!(world.complaint(1).contains("the bucket's region is `eu-west-3`: correct archive.s3.region"));
-    world.proxy.heal();
+    world.workspace.set("archive.s3.region", "\"eu-west-3\"");
+    assert!(world.complaint(1).contains("the bucket's region is `us-east-1`: correct archive.s3.region"));
+    world.workspace.set("archive.s3.region", "\"us-east-1\"");
     world.workspace.set("archive.s3.bucket", "\"no-such-bucket-of-ours\"");
     let said = world.complaint(1);
     assert!(
@@ -305,11 +307,18 @@ fn damage_in_a_bucket_is_told_by_its_name_with_and_without_reading() {
 fn an_object_put_without_a_checksum_is_counted_as_compared_by_size_only() {
     let (world, _) = InBucket::new();
     world.catch_up();
-    world.proxy.on("HeadObject").next(1).edit_answer(|answer| answer.headers.remove("x-amz-checksum-sha256"));
+    let key = world.keys().into_iter().find(|key| key.starts_with("events/")).unwrap();
+    let mut altered = world.get(&key);
+    altered[10] ^= 1;
+    let body = ByteStream::from(altered);
+    let put = world.client.put_object().bucket(&world.bucket).key(InBucket::path(&key)).body(body);
+    world.runtime.block_on(put.checksum_algorithm(ChecksumAlgorithm::Crc32).send()).unwrap();
+    // What another put there under a checksum of another kind is found by reading alone; that is said.
     let report = world.verify(0, &["--fast"]);
     assert_eq!(report["by_size_only"], json!(1));
     let text = world.run(&["verify", "--fast"]).expect(0).stdout;
-    assert!(text.contains("objects by the SHA-256 that the store keeps, 0 by size only"), "{text}");
+    assert!(text.contains("objects by the SHA-256 that the store keeps, 1 by size only"), "{text}");
+    assert_eq!(world.verify(1, &[])["findings"][0]["kind"], json!("altered_object"));
 }
 
 #[test]
@@ -326,11 +335,4 @@ fn a_daemon_waits_for_a_bucket_that_is_away_and_loses_nothing() {
     world.verify(0, &[]);
     world.download();
     corpus.truth.assert_holds(&world.workspace.archived());
-}
-
-async fn server_url() -> String {
-    match std::env::var("TMP_S3_URL") {
-        Ok(url) => url,
-        Err(_) => auditlake_test_servers::ministack().await.url.clone(),
-    }
 }

@@ -24,7 +24,9 @@ pub(super) enum Answer {
     Absent,
     /// The condition did not hold: an object stands under the key.
     Taken,
-    /// Neither.
+    /// The upload that was to be completed is of no use any more; another one may be begun.
+    Stale(ArchiveError),
+    /// Anything else.
     Failed(ArchiveError),
 }
 
@@ -32,25 +34,18 @@ impl Answer {
     /// For calls that have no use for the other answers.
     pub(super) fn into_error(self, key: &str) -> ArchiveError {
         match self {
-            Self::Failed(error) => error,
+            Self::Stale(error) | Self::Failed(error) => error,
             Self::Absent => unavailable(key, "it is not there, or no longer"),
             Self::Taken => unavailable(key, "a condition did not hold that was not set"),
         }
     }
 }
 
-/// Failures that pass though their status blames the request: another conditional put is under way, an upload was
-/// cleared away under our hands, or the bytes did not arrive as they were sent.
-const PASSING: &[&str] = &[
-    "ConditionalRequestConflict",
-    "OperationAborted",
-    "NoSuchUpload",
-    "InvalidPart",
-    "BadDigest",
-    "XAmzContentSHA256Mismatch",
-    "IncompleteBody",
-    "RequestTimeout",
-];
+/// Another conditional put is under way, or the upload was cleared away under our hands: S3 asks for a new one then.
+const STALE: &[&str] = &["ConditionalRequestConflict", "NoSuchUpload", "InvalidPart", "InvalidPartOrder"];
+
+/// Failures that pass though their status blames the request: the bytes did not arrive as they were sent, for one.
+const PASSING: &[&str] = &["BadDigest", "XAmzContentSHA256Mismatch", "IncompleteBody", "RequestTimeout"];
 
 /// What full stores say that are not Amazon's.
 const FULL: &[&str] = &["QuotaExceeded", "InsufficientStorage", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded"];
@@ -78,7 +73,8 @@ impl S3Options {
             (_, 507) => Answer::Failed(ArchiveError::OutOfSpace { key: key.to_owned() }),
             (Some("NotImplemented"), _) | (_, 501) => self.refuse(asked, key, &said, Some("NotImplemented"), error),
             (Some(code), _) if PASSING.contains(&code) => pass(),
-            (_, 409) => pass(),
+            (Some(code), _) if STALE.contains(&code) => Answer::Stale(unavailable(key, said)),
+            (_, 409) => Answer::Stale(unavailable(key, said)),
             _ if aws::may_pass(error) => pass(),
             // A failure after the answer had begun: whatever it was, it has not been done.
             (code, 200..300) if self.advice(asked, code, 200, None).is_none() => pass(),

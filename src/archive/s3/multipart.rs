@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_util::TryStreamExt as _;
 use futures_util::stream::{self, StreamExt as _};
 
-use super::fault::Asked;
+use super::fault::{Answer, Asked};
 use super::put::{ABSENT, base64, digest};
 use super::{S3Archive, unavailable};
 use crate::archive::{ArchiveError, Put};
@@ -21,18 +21,15 @@ const AT_ONCE: usize = 4;
 const MOST_PARTS: u64 = 10_000;
 
 impl S3Archive {
-    /// One attempt, from beginning to end. After a completion that failed, S3 asks for a new upload (409), and after one
-    /// whose answer was lost the object may stand: so whatever happens at the end, all is begun anew, and looks first.
+    /// One upload, from beginning to end. Where S3 asks for a new one, all is begun anew and looks first: an answer may
+    /// have been lost.
     pub(super) async fn put_in_parts(&self, key: &str, body: &Bytes, sha256: Digest) -> Result<Put, ArchiveError> {
         // Spares sending much for nothing. The completion has the last word.
         if self.stat_once(key).await?.is_some() {
             return Ok(Put::Exists);
         }
         let upload = self.begin(key, sha256).await?;
-        let put = match self.send_parts(key, &upload, body).await {
-            Ok(parts) => self.complete(key, &upload, parts).await,
-            Err(error) => Err(error),
-        };
+        let put = self.send(key, &upload, body).await;
         if !matches!(put, Ok(Put::Created))
             && let Err(error) = self.abort(key, &upload).await
         {
@@ -41,8 +38,20 @@ impl S3Archive {
         put
     }
 
+    /// Sends all parts and makes the object of them, each call patiently: doing all again for the sake of one would be
+    /// a waste.
+    pub(super) async fn send(&self, key: &str, upload: &str, body: &Bytes) -> Result<Put, ArchiveError> {
+        let parts = self.send_parts(key, upload, body).await?;
+        // Whether the upload is stale is no matter of patience.
+        self.patiently(|| self.complete(key, upload, parts.clone())).await?
+    }
+
     /// Begins an upload and gives its id.
     pub(super) async fn begin(&self, key: &str, sha256: Digest) -> Result<String, ArchiveError> {
+        self.patiently(|| self.begin_once(key, sha256)).await
+    }
+
+    async fn begin_once(&self, key: &str, sha256: Digest) -> Result<String, ArchiveError> {
         let request = self.client.create_multipart_upload().bucket(&self.options.bucket).key(self.full(key));
         let request = self.options.dress(request, key, sha256, self.clock.now());
         let begun = request.checksum_algorithm(ChecksumAlgorithm::Sha256).send().await;
@@ -51,13 +60,7 @@ impl S3Archive {
         id.ok_or_else(|| unavailable(key, "the answer names no upload"))
     }
 
-    /// Sends all parts, a few at once, each of them patiently: sending all again for the sake of one would be a waste.
-    pub(super) async fn send_parts(
-        &self,
-        key: &str,
-        upload: &str,
-        body: &Bytes,
-    ) -> Result<Vec<CompletedPart>, ArchiveError> {
+    async fn send_parts(&self, key: &str, upload: &str, body: &Bytes) -> Result<Vec<CompletedPart>, ArchiveError> {
         let ranges = split(body.len() as u64, self.options.part_bytes);
         // Made before they are streamed: a closure in the stream's type would borrow for longer than it can say.
         let sends: Vec<_> =
@@ -84,19 +87,23 @@ impl S3Archive {
         Ok(completed.checksum_sha256(sha256).build())
     }
 
-    /// Makes the object of its parts, unless one stands under the key.
-    pub(super) async fn complete(
+    /// Makes the object of its parts, unless one stands under the key. The inner error says that the upload is stale.
+    async fn complete(
         &self,
         key: &str,
         upload: &str,
         parts: Vec<CompletedPart>,
-    ) -> Result<Put, ArchiveError> {
+    ) -> Result<Result<Put, ArchiveError>, ArchiveError> {
         let parts = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
         let request = self.client.complete_multipart_upload().bucket(&self.options.bucket).key(self.full(key));
         // An answer of 200 may hold an error all the same; the SDK reads it and gives it as one.
         match request.upload_id(upload).multipart_upload(parts).if_none_match(ABSENT).send().await {
-            Ok(_) => Ok(Put::Created),
-            Err(error) => self.options.judge(Asked::Write, key, &error).into_put(key),
+            Ok(_) => Ok(Ok(Put::Created)),
+            Err(error) => match self.options.judge(Asked::Write, key, &error) {
+                Answer::Taken => Ok(Ok(Put::Exists)),
+                Answer::Stale(error) => Ok(Err(error)),
+                other => Err(other.into_error(key)),
+            },
         }
     }
 

@@ -62,11 +62,8 @@ impl S3Archive {
     async fn probe_parts(&self) -> Result<(), ArchiveError> {
         let body = Bytes::from_static(TEST_BODY);
         let upload = self.begin(ACCESS_TEST_KEY, digest(ACCESS_TEST_KEY, &body).await?).await?;
-        let put = match self.send_parts(ACCESS_TEST_KEY, &upload, &body).await {
-            Ok(parts) => self.complete(ACCESS_TEST_KEY, &upload, parts).await,
-            Err(error) => Err(error),
-        };
-        let aborted = self.abort(ACCESS_TEST_KEY, &upload).await;
+        let put = self.send(ACCESS_TEST_KEY, &upload, &body).await;
+        let aborted = self.patiently(|| self.abort(ACCESS_TEST_KEY, &upload)).await;
         match put? {
             Put::Exists => aborted,
             Put::Created => Err(self.overwrites("CompleteMultipartUpload")),

@@ -39,17 +39,10 @@ impl S3Archive {
         let request = request.if_none_match(ABSENT).checksum_sha256(base64(sha256));
         match request.body(ByteStream::from(body.clone())).send().await {
             Ok(_) => Ok(Put::Created),
-            Err(error) => self.options.judge(Asked::Write, key, &error).into_put(key),
-        }
-    }
-}
-
-impl Answer {
-    /// For conditional puts.
-    pub(super) fn into_put(self, key: &str) -> Result<Put, ArchiveError> {
-        match self {
-            Self::Taken => Ok(Put::Exists),
-            other => Err(other.into_error(key)),
+            Err(error) => match self.options.judge(Asked::Write, key, &error) {
+                Answer::Taken => Ok(Put::Exists),
+                other => Err(other.into_error(key)),
+            },
         }
     }
 }
