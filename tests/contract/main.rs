@@ -6,4 +6,5 @@ mod archive_store;
 mod claims;
 mod clock;
 mod lease_store;
+mod s3;
 mod source;

@@ -6,6 +6,7 @@
 //! | `main_job`, `forms`, `lost_state`, `dates`, `commands` | what a user does with it, and what comes out |
 //! | `crash`, `failpoints` | killed at any moment and at every step: archived exactly once |
 //! | `full_disk`, `daemon`, `memory` | a disk that runs full, a process that is to stop, what it takes |
+//! | `s3` | the archive in a bucket |
 //! | `bad_input`, `damage` | what is said about wrong input and about damage |
 
 // Real processes are waited for in real time.
@@ -26,6 +27,7 @@ mod full_disk;
 mod lost_state;
 mod main_job;
 mod memory;
+mod s3;
 
 #[cfg(feature = "failpoints")]
 mod failpoints;
