@@ -18,8 +18,9 @@ const SECRET_KEY: &str = "test";
 /// No step takes this long, however loaded the machine.
 const PATIENCE: Duration = Duration::from_mins(1);
 const TICK: Duration = Duration::from_millis(20);
-/// What one `PutRecords` may take.
+/// What one `PutRecords` may take; of bytes 10 MiB, and fewer are safer.
 const MOST_RECORDS: usize = 500;
+const MOST_BYTES: usize = 4 * 1024 * 1024;
 
 fn http() -> SharedHttpClient {
     aws_smithy_http_client::Builder::new().build_http()
@@ -190,13 +191,14 @@ impl Put {
     }
 }
 
-/// Puts records, in their order, and tries again those that were throttled; where each went: shard and sequence number.
+/// Puts records, in their order but for those that were throttled, which are put again; where each went: shard and
+/// sequence number.
 pub async fn put_records(client: &aws_sdk_kinesis::Client, stream: &str, records: &[Put]) -> Vec<(String, String)> {
     let mut places = vec![None; records.len()];
-    let started = Instant::now();
+    let mut moved = Instant::now();
     let mut left: Vec<usize> = (0..records.len()).collect();
     while !left.is_empty() {
-        let batch: Vec<usize> = left.iter().copied().take(MOST_RECORDS).collect();
+        let batch = first_batch(records, &left);
         let entries = batch.iter().map(|number| entry(&records[*number])).collect();
         match client.put_records().stream_name(stream).set_records(Some(entries)).send().await {
             Ok(put) => {
@@ -204,13 +206,31 @@ pub async fn put_records(client: &aws_sdk_kinesis::Client, stream: &str, records
                     places[*number] = result.shard_id().zip(result.sequence_number()).map(owned);
                 }
             }
-            Err(error) if started.elapsed() > PATIENCE => panic!("{}", DisplayErrorContext(error)),
+            Err(error) if moved.elapsed() > PATIENCE => panic!("{}", DisplayErrorContext(error)),
             // Throttled as a whole, or an answer lost on the way: what was put may be put twice, as every producer does.
-            Err(_) => tokio::time::sleep(TICK).await,
+            Err(_) => {}
         }
+        let before = left.len();
         left.retain(|number| places[*number].is_none());
+        if left.len() < before {
+            moved = Instant::now();
+        } else {
+            assert!(moved.elapsed() < PATIENCE, "{stream} takes no records");
+            tokio::time::sleep(TICK).await;
+        }
     }
     places.into_iter().flatten().collect()
+}
+
+/// As many of those that are left as one call may take.
+fn first_batch(records: &[Put], left: &[usize]) -> Vec<usize> {
+    let mut bytes = 0;
+    let fits = |number: &usize| {
+        bytes += records[*number].data.len() + records[*number].partition_key.len();
+        bytes <= MOST_BYTES
+    };
+    let batch: Vec<usize> = left.iter().copied().take(MOST_RECORDS).take_while(fits).collect();
+    if batch.is_empty() { left[..1].to_vec() } else { batch }
 }
 
 fn entry(put: &Put) -> PutRecordsRequestEntry {
