@@ -180,7 +180,7 @@ async fn every_object_gets_what_the_settings_say_and_never_an_encoding() {
     let made = bucket.direct.create_bucket().bucket(&locked).object_lock_enabled_for_bucket(true).send().await;
     made.unwrap();
     let archive = bucket.archive_with(S3Options {
-        bucket: locked,
+        bucket: locked.clone(),
         encryption: Some(Encryption::Kms { key_id: Some("a-key".into()), bucket_key: true }),
         storage_class: Some("STANDARD_IA".into()),
         tags: [("team".into(), "audit & co".into())].into(),
@@ -214,10 +214,8 @@ async fn every_object_gets_what_the_settings_say_and_never_an_encoding() {
         assert_eq!(request.headers.get("content-encoding"), None, "{}", request.operation);
     }
     for key in ["events/a.ndjson.gz", "events/b.parquet"] {
-        let path = format!("audit/logs/{key}");
-        let head =
-            bucket.direct.head_object().bucket(&archive.place()["s3://".len()..].split('/').next().unwrap().to_owned());
-        assert_eq!(head.key(path).send().await.unwrap().content_encoding(), None);
+        let head = bucket.direct.head_object().bucket(&locked).key(format!("audit/logs/{key}")).send().await;
+        assert_eq!(head.unwrap().content_encoding(), None);
     }
 }
 
