@@ -66,8 +66,8 @@ impl S3Archive {
     ///
     /// # Errors
     /// [`ArchiveError::Refused`] where the prefix can't be one.
-    pub fn new(client: Client, mut options: S3Options, clock: Arc<dyn Clock>) -> Result<Self, ArchiveError> {
-        options.prefix = options.prefix.trim_matches('/').to_owned();
+    pub fn new(client: Client, options: S3Options, clock: Arc<dyn Clock>) -> Result<Self, ArchiveError> {
+        let options = S3Options { prefix: options.prefix.trim_matches('/').to_owned(), ..options };
         if !options.prefix.is_empty() {
             check_key(&options.prefix)?;
         }

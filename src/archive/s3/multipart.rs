@@ -76,13 +76,13 @@ impl S3Archive {
         part: Bytes,
     ) -> Result<CompletedPart, ArchiveError> {
         let sha256 = base64(digest(key, &part).await?);
-        let send = || async {
+        let once = || async {
             let request = self.client.upload_part().bucket(&self.options.bucket).key(self.full(key));
             let request = request.upload_id(upload).part_number(number).checksum_sha256(&sha256);
-            let sent = request.body(ByteStream::from(part.clone())).send().await;
-            sent.map_err(|error| self.options.judge(Asked::Write, key, &error).into_error(key))
+            let answer = request.body(ByteStream::from(part.clone())).send().await;
+            answer.map_err(|error| self.options.judge(Asked::Write, key, &error).into_error(key))
         };
-        let sent = self.patiently(send).await?;
+        let sent = self.patiently(once).await?;
         let completed = CompletedPart::builder().part_number(number).set_e_tag(sent.e_tag().map(str::to_owned));
         Ok(completed.checksum_sha256(sha256).build())
     }
@@ -134,7 +134,7 @@ mod tests {
     fn parts_are_of_one_size_but_for_the_last_and_never_too_many() {
         assert_eq!(split(10, 4), [0..4, 4..8, 8..10]);
         assert_eq!(split(8, 4), [0..4, 4..8]);
-        assert_eq!(split(0, 4), [0..0]);
+        assert_eq!(split(0, 4), vec![0..0; 1]);
         let many = split(1_000_003, 1);
         assert_eq!(many.len(), 9902);
         assert_eq!(many.last().unwrap().end, 1_000_003);

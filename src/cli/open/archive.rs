@@ -19,9 +19,9 @@ use crate::ops::clock::Clock;
 use crate::ops::identity::random_id;
 use crate::ops::state_dir::StateDir;
 
-/// How long one call may take: a part of 16 MiB has a minute, which is a slow line's time. The archive tries again
-/// itself.
-const PATIENCE: Patience = Patience { attempt: Duration::from_secs(60), attempts: 1 };
+/// How long one call may take: 64 MiB, the most that goes in one, have a minute on a line of 9 Mbit/s. The archive tries
+/// again itself.
+const PATIENCE: Patience = Patience { attempt: Duration::from_mins(1), attempts: 1 };
 
 /// Where the archive is, and the setting that says so.
 #[derive(Clone, Debug)]
