@@ -5,5 +5,9 @@
 mod archive_store;
 mod claims;
 mod clock;
+mod dynamodb;
+mod dynamodb_claims;
+mod dynamodb_leases;
+mod dynamodb_tables;
 mod lease_store;
 mod source;
