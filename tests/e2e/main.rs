@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `main_job`, `forms`, `lost_state`, `dates`, `commands` | what a user does with it, and what comes out |
 //! | `crash`, `failpoints` | killed at any moment and at every step: archived exactly once |
+//! | `fleet` | many workers on a stream, a table and a bucket |
 //! | `full_disk`, `daemon`, `memory` | a disk that runs full, a process that is to stop, what it takes |
 //! | `bad_input`, `damage` | what is said about wrong input and about damage |
 
@@ -21,6 +22,7 @@ mod crash;
 mod daemon;
 mod damage;
 mod dates;
+mod fleet;
 mod forms;
 mod full_disk;
 mod lost_state;

@@ -76,7 +76,7 @@ impl Writer {
             // A copy soon after, and a copy much later.
             (0..5, _) => earlier(chance / 100 % 20),
             (5..9, _) => earlier(chance / 100),
-            (9..11, _) => resend(earlier(chance / 100)),
+            (9..11, _) => next_version(earlier(chance / 100)),
             (11, _) => Record { variant: 1, ..earlier(chance / 100) },
             (12, _) => return self.spoil(line, chance / 100, out),
             _ => fresh,
@@ -114,7 +114,7 @@ impl Writer {
 }
 
 /// The next version. A record without `log_id` has none: it is sent as it is.
-fn resend(record: Record) -> Record {
+pub fn next_version(record: Record) -> Record {
     match record.style() {
         Style::Anonymous => record,
         _ => Record { version: record.version + 1, ..record },

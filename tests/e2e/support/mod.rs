@@ -1,17 +1,21 @@
 //! What every module uses: a workspace to run the binary in, input with its truth, the archive read back.
 
 mod archived;
+mod aws;
 mod corpus;
 mod disk;
 mod engines;
+mod feed;
 mod process;
 mod record;
 mod workspace;
 
 pub use archived::{digest, files_below, read_json};
+pub use aws::{Cloud, Worker};
 pub use corpus::{Corpus, Plan, Truth};
 pub use disk::{SmallDisk, with_mounts};
 pub use engines::duckdb;
+pub use feed::Feed;
 pub use process::{Done, Process, finish, signal, wait_until};
 pub use record::{Record, mix};
 pub use workspace::Workspace;
