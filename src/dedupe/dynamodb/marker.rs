@@ -2,7 +2,7 @@
 //!
 //! | attribute of `_auditlake` | what it is |
 //! |---|---|
-//! | `archive` S | the archive that the claims belong to |
+//! | `archive_id` S | the archive that the claims belong to |
 //! | `generation` S | what the keys of the claims that count begin with |
 //! | `complete` BOOL | whether everything in the archive has claimed; until then nothing new may |
 //!
@@ -89,7 +89,7 @@ impl ClaimsTable {
         let put = match seen {
             None => put.condition_expression(format!("attribute_not_exists({KEY})")),
             Some(seen) => put
-                .condition_expression("archive = :archive AND generation = :generation")
+                .condition_expression("archive_id = :archive AND generation = :generation")
                 .expression_attribute_values(":archive", AttributeValue::S(seen.archive.to_string()))
                 .expression_attribute_values(":generation", AttributeValue::S(seen.generation.clone())),
         };
@@ -116,7 +116,7 @@ impl ClaimsTable {
 
     fn parse(&self, item: &HashMap<String, AttributeValue>) -> Result<Marker, ClaimError> {
         let text = |name: &str| item.get(name).and_then(|value| value.as_s().ok());
-        let archive = text("archive").and_then(|id| id.parse().ok());
+        let archive = text("archive_id").and_then(|id| id.parse().ok());
         let complete = item.get("complete").and_then(|value| value.as_bool().ok());
         match (archive, text("generation"), complete) {
             (Some(archive), Some(generation), Some(&complete)) => {
@@ -133,7 +133,7 @@ impl ClaimsTable {
 fn item(marker: &Marker) -> HashMap<String, AttributeValue> {
     HashMap::from([
         (KEY.to_owned(), AttributeValue::S(MARKER.to_owned())),
-        ("archive".to_owned(), AttributeValue::S(marker.archive.to_string())),
+        ("archive_id".to_owned(), AttributeValue::S(marker.archive.to_string())),
         ("generation".to_owned(), AttributeValue::S(marker.generation.clone())),
         ("complete".to_owned(), AttributeValue::Bool(marker.complete)),
     ])
