@@ -65,6 +65,23 @@ pub async fn read(store: &dyn ArchiveStore) -> Result<ArchiveIdentity, IdentityE
     }
 }
 
+/// The identity of the archive that stands here; `None` where there is nothing, so that one may be made. Writes nothing.
+///
+/// # Errors
+/// [`IdentityError::NotAnArchive`] where something else lives here, and whatever [`read`] says.
+pub async fn look(store: &dyn ArchiveStore) -> Result<Option<ArchiveIdentity>, IdentityError> {
+    match read(store).await {
+        Err(IdentityError::Absent) => {}
+        known => return known.map(Some),
+    }
+    let Some(example) = stranger(store).await? else { return Ok(None) };
+    // Another worker may have made the archive, and put its first objects, since we looked.
+    match read(store).await {
+        Err(IdentityError::Absent) => Err(IdentityError::NotAnArchive { example }),
+        known => known.map(Some),
+    }
+}
+
 /// The identity of the archive that stands here, or of the one that is made now. Of any number of workers that make it
 /// at the same time, all get the identity of the one that was first.
 pub async fn open_or_create(
@@ -72,16 +89,8 @@ pub async fn open_or_create(
     now: Timestamp,
     new_id: impl FnOnce() -> Uuid + Send,
 ) -> Result<ArchiveIdentity, IdentityError> {
-    match read(store).await {
-        Err(IdentityError::Absent) => {}
-        known => return known,
-    }
-    if let Some(example) = stranger(store).await? {
-        // Another worker may have made the archive, and put its first objects, since we looked.
-        return match read(store).await {
-            Err(IdentityError::Absent) => Err(IdentityError::NotAnArchive { example }),
-            known => known,
-        };
+    if let Some(known) = look(store).await? {
+        return Ok(known);
     }
     let identity = ArchiveIdentity {
         archive_id: new_id(),
@@ -96,7 +105,8 @@ pub async fn open_or_create(
 
 /// An object that has no place in front of an archive's identity. What `check` puts has.
 async fn stranger(store: &dyn ArchiveStore) -> Result<Option<String>, ArchiveError> {
-    let listing = store.list("").await?;
+    // Of three objects at most two have a place there; a wrong bucket may hold millions.
+    let listing = store.list_some("", 3).await?;
     Ok(listing.into_iter().map(|object| object.key).find(|key| key != keys::ACCESS_TEST_KEY && key != IDENTITY_KEY))
 }
 

@@ -24,7 +24,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{ArchiveError, ArchiveStore, Listed, Put, check_key, check_prefix};
+use super::{ArchiveError, ArchiveStore, Listed, Put, Stat, check_key, check_prefix};
 
 /// Where objects are written before they have a name. On the archive's own file system, since a link can't leave it;
 /// hidden, so that no `**` of a query engine looks into it.
@@ -93,6 +93,12 @@ impl ArchiveStore for LocalArchive {
         check_prefix(prefix)?;
         let owned = prefix.to_owned();
         self.blocking(prefix, move |disk| disk.list(&owned).map_err(|failure| failure.explain(&owned))).await
+    }
+
+    async fn stat(&self, key: &str) -> Result<Option<Stat>, ArchiveError> {
+        check_key(key)?;
+        let owned = key.to_owned();
+        self.blocking(key, move |disk| disk.stat(&owned).map_err(|failure| failure.explain(&owned))).await
     }
 }
 
@@ -258,6 +264,17 @@ impl Disk {
             {
                 Ok(None)
             }
+            Err(error) => Err(at(&path)(error)),
+        }
+    }
+
+    /// A disk keeps no digests.
+    fn stat(&self, key: &str) -> Result<Option<Stat>, Failure> {
+        let path = self.root.join(key);
+        match path.symlink_metadata() {
+            Ok(standing) if standing.is_dir() => Ok(None),
+            Ok(standing) => Ok(Some(Stat { bytes: standing.len(), sha256: None })),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
             Err(error) => Err(at(&path)(error)),
         }
     }

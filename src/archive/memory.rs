@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{ArchiveError, ArchiveStore, Listed, Put, check_key, check_prefix};
+use super::{ArchiveError, ArchiveStore, Listed, Put, Stat, check_key, check_prefix};
 
 /// The in-memory twin of the archives.
 #[derive(Debug, Default)]
@@ -61,5 +61,10 @@ impl ArchiveStore for MemoryArchive {
             .take_while(|(key, _)| key.starts_with(prefix))
             .map(|(key, body)| Listed { key: key.clone(), bytes: body.len() as u64 })
             .collect())
+    }
+
+    async fn stat(&self, key: &str) -> Result<Option<Stat>, ArchiveError> {
+        check_key(key)?;
+        Ok(self.lock().get(key).map(|body| Stat { bytes: body.len() as u64, sha256: None }))
     }
 }

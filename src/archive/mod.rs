@@ -5,12 +5,16 @@ pub mod identity;
 mod local;
 pub mod manifest;
 mod memory;
+pub mod s3;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use crate::digest::Digest;
+
 pub use local::LocalArchive;
 pub use memory::MemoryArchive;
+pub use s3::S3Archive;
 
 /// What came of [`ArchiveStore::put_if_absent`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +32,16 @@ pub struct Listed {
     pub key: String,
     /// Its size.
     pub bytes: u64,
+}
+
+/// What a store tells of an object without giving it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// Its size.
+    pub bytes: u64,
+    /// The SHA-256 of its bytes as the store itself worked it out when they came, where it keeps one. Never what a writer
+    /// merely says: that would prove nothing.
+    pub sha256: Option<Digest>,
 }
 
 /// Why the archive could not do as it was told; by what the caller can do.
@@ -76,6 +90,16 @@ pub trait ArchiveStore: Send + Sync {
 
     /// Every object whose key begins with `prefix`, in the order of their keys.
     async fn list(&self, prefix: &str) -> Result<Vec<Listed>, ArchiveError>;
+
+    /// What is known of the object without reading it, or `None` where there is none.
+    async fn stat(&self, key: &str) -> Result<Option<Stat>, ArchiveError>;
+
+    /// The first `at_most` of [`list`](Self::list). A store that lists by pages asks for no more than it needs.
+    async fn list_some(&self, prefix: &str, at_most: usize) -> Result<Vec<Listed>, ArchiveError> {
+        let mut listing = self.list(prefix).await?;
+        listing.truncate(at_most);
+        Ok(listing)
+    }
 }
 
 /// Refuses a key that can't be one in every adapter: relative, of non-empty parts, none of them `.` or `..`, and not

@@ -1,15 +1,17 @@
 //! `ddl`: the SQL that opens the archive.
 
-use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::anyhow;
 use clap::ValueEnum;
 
+use super::open::open_archive;
 use super::{ConfigFile, Failure, block_on, output};
-use crate::archive::{ArchiveStore as _, LocalArchive};
-use crate::encode::ddl::{DdlInput, athena, duckdb, trino};
+use crate::config::{ArchiveChoice, Config};
+use crate::encode::ddl::{Bucket, DdlInput, athena, duckdb, trino};
 use crate::encode::{Layout, keys};
+use crate::ops::clock::SystemClock;
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -41,12 +43,19 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     if arguments.database.is_empty() || !arguments.database.chars().all(is_name) {
         return Err(Failure::configuration(anyhow!("--database: take letters, digits and underscores")));
     }
-    // Whole, so that the SQL opens the same files wherever it is run.
-    let local = std::path::absolute(&config.archive.local.path)?;
-    block_on(warn_of_others(&local, &config.layout()))?;
-    let root = arguments.location.clone().unwrap_or_else(|| local.to_string_lossy().into_owned());
     let layout = config.layout();
-    let input = DdlInput { root: &root, database: &arguments.database, layout: &layout };
+    let standing = block_on(look(&config, &layout))?;
+    let root = arguments.location.clone().unwrap_or(standing);
+    let s3 = &config.archive.s3;
+    let bucket = match config.archive.kind {
+        ArchiveChoice::Local => Bucket::default(),
+        ArchiveChoice::S3 => Bucket {
+            region: s3.region.as_deref(),
+            endpoint_url: s3.endpoint_url.as_deref(),
+            path_style: s3.force_path_style,
+        },
+    };
+    let input = DdlInput { root: &root, database: &arguments.database, bucket, layout: &layout };
     let sql = match arguments.engine {
         Engine::Duckdb => duckdb(&input),
         Engine::Athena | Engine::Trino if !root.contains("://") => {
@@ -60,11 +69,25 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Objects from before a change of format, compression or partitions are not opened by the SQL; a short answer to a
-/// query must not come unannounced.
-#[allow(clippy::print_stderr)] // a warning beside the data
-async fn warn_of_others(root: &Path, layout: &Layout) -> Result<(), Failure> {
-    let listed = LocalArchive::open(root)?.list(keys::EVENTS_PREFIX).await?;
+/// Where the archive is, for an engine. Objects from before a change of format, compression or partitions are not
+/// opened by the SQL; a short answer to a query must not come unannounced.
+#[allow(clippy::print_stderr)] // warnings beside the data
+async fn look(config: &Config, layout: &Layout) -> Result<String, Failure> {
+    let archive = open_archive(config, Arc::new(SystemClock::start())).await?;
+    let location = match config.archive.kind {
+        // Whole, so that the SQL opens the same files wherever it is run.
+        ArchiveChoice::Local => std::path::absolute(&config.archive.local.path)?.to_string_lossy().into_owned(),
+        ArchiveChoice::S3 => archive.place.location.clone(),
+    };
+    let listed = match archive.store.list(keys::EVENTS_PREFIX).await {
+        Ok(listed) => listed,
+        // The SQL is the same for those who can't reach the bucket from here.
+        Err(error) if config.archive.kind == ArchiveChoice::S3 => {
+            eprintln!("auditlake: whether there are objects of another format is not known: {error}");
+            return Ok(location);
+        }
+        Err(error) => return Err(error.into()),
+    };
     let others = listed.iter().filter(|object| !keys::is_of_layout(&object.key, layout)).count();
     if others > 0 {
         eprintln!(
@@ -73,5 +96,5 @@ async fn warn_of_others(root: &Path, layout: &Layout) -> Result<(), Failure> {
             listed.len()
         );
     }
-    Ok(())
+    Ok(location)
 }

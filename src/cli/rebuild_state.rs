@@ -1,6 +1,7 @@
 //! `rebuild-state`: leases, checkpoints and claims from the archive alone.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -8,7 +9,7 @@ use super::open::{claim_options, open_state, read_archive, remake_claims, state_
 use super::{Failure, Reporting, block_on, output};
 use crate::lease::LeaseStore as _;
 use crate::lease::embedded::EmbeddedLeases;
-use crate::ops::clock::{Clock as _, SystemClock};
+use crate::ops::clock::{Clock, SystemClock};
 use crate::verify::rebuild;
 
 #[derive(Serialize)]
@@ -24,13 +25,14 @@ pub(super) fn run(reporting: &Reporting) -> Result<ExitCode, Failure> {
     let config = reporting.load()?;
     crate::ops::telemetry::start("info");
     let rebuilt = block_on(async {
-        let (archive, archive_id) = read_archive(&config).await?;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
+        let (archive, archive_id) = read_archive(&config, clock.clone()).await?;
         // The lock of the state directory is what says that no worker holds a lease.
         let state = open_state(&config)?;
         state.bind(archive_id).map_err(state_failure)?;
-        let rows = rebuild::lease_rows(&archive, archive_id).await?;
-        let now = SystemClock::start().now();
-        let done = remake_claims(&state, claim_options(&config), &archive, archive_id, now).await?;
+        let rows = rebuild::lease_rows(archive.as_ref(), archive_id).await?;
+        let now = clock.now();
+        let done = remake_claims(&state, claim_options(&config), archive.as_ref(), archive_id, now).await?;
         state.forget_leases()?;
         let leases = EmbeddedLeases::open(state.leases())?;
         for row in &rows {

@@ -50,13 +50,14 @@ pub(super) fn run(reporting: &Reporting) -> Result<ExitCode, Failure> {
 }
 
 async fn status(config: &Config) -> Result<Status, Failure> {
-    let archive_id = read_archive(config).await.ok().map(|(_, id)| id);
+    let clock = Arc::new(SystemClock::start());
+    let archive_id = read_archive(config, clock.clone()).await.ok().map(|(_, id)| id);
     let rows = match look_at_leases(config, archive_id)? {
         Some(leases) => leases.list().await?,
         None => Vec::new(),
     };
     let mut rows: BTreeMap<ShardId, LeaseRow> = rows.into_iter().map(|row| (row.shard.clone(), row)).collect();
-    let source = open_source(config, Arc::new(SystemClock::start()))?;
+    let source = open_source(config, clock)?;
     let mut shards = Vec::new();
     for shard in source.shards().await? {
         let new = || LeaseRow::new(shard.id.clone(), shard.parents.clone());

@@ -6,7 +6,7 @@ use schemars::generate::SchemaSettings;
 use serde_json::Value as Schema;
 use toml::{Table, Value};
 
-use super::Config;
+use super::{ArchiveChoice, Config, S3Config, S3Encryption};
 use crate::encode::{Compression, Format};
 
 /// What environment variables begin with.
@@ -192,7 +192,23 @@ fn check(config: &Config) -> Result<(), ConfigError> {
     if let Some((key, _)) = durations.iter().find(|(_, duration)| duration.get().is_zero()) {
         return Err(invalid(*key, "must be more than 0"));
     }
+    check_bucket(&config.archive.s3)?;
     check_paths(config)
+}
+
+/// Settings that would be passed over in silence.
+fn check_bucket(s3: &S3Config) -> Result<(), ConfigError> {
+    let kms = s3.sse == Some(S3Encryption::Kms);
+    if s3.kms_key_id.is_some() && !kms {
+        return Err(invalid("archive.s3.kms_key_id", "goes with archive.s3.sse = \"aws:kms\" only"));
+    }
+    if s3.bucket_key && !kms {
+        return Err(invalid("archive.s3.bucket_key", "goes with archive.s3.sse = \"aws:kms\" only"));
+    }
+    if s3.object_lock.is_some_and(|lock| lock.retain.get().is_zero()) {
+        return Err(invalid("archive.s3.object_lock.retain", "must be more than 0"));
+    }
+    Ok(())
 }
 
 /// A source that holds its own archive would archive it again, and again; an archive that holds its own state would be
@@ -200,8 +216,10 @@ fn check(config: &Config) -> Result<(), ConfigError> {
 fn check_paths(config: &Config) -> Result<(), ConfigError> {
     let archive = ("archive.local.path", config.archive.local.path.as_path());
     let state = ("state.embedded.path", config.state.embedded.path.as_path());
+    // What is not used may lie anywhere.
+    let archive = (config.archive.kind == ArchiveChoice::Local).then_some(archive);
     let source = config.source.file.path.as_deref().map(|path| ("source.file.path", path));
-    for (key, path) in [Some(archive), Some(state), source].into_iter().flatten() {
+    for (key, path) in [archive, Some(state), source].into_iter().flatten() {
         if path.as_os_str().is_empty() {
             return Err(invalid(key, "is empty"));
         }
@@ -211,10 +229,10 @@ fn check_paths(config: &Config) -> Result<(), ConfigError> {
         if lies { Err(invalid(key, format!("`{}` lies within {outer}{why}", path.display()))) } else { Ok(()) }
     };
     if let Some(source) = source {
-        within(archive, source, ", which is read")?;
+        archive.map_or(Ok(()), |archive| within(archive, source, ", which is read"))?;
         within(state, source, ", which is read")?;
     }
-    within(state, archive, ", which holds nothing but the archive")
+    archive.map_or(Ok(()), |archive| within(state, archive, ", which holds nothing but the archive"))
 }
 
 /// The path without links and `..`, as far as it stands.

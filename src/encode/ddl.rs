@@ -18,8 +18,21 @@ pub struct DdlInput<'a> {
     pub root: &'a str,
     /// Database (Athena) or schema of the catalog `hive` (Trino); `DuckDB` has no use for it.
     pub database: &'a str,
+    /// How DuckDB gets at an archive in a bucket.
+    pub bucket: Bucket<'a>,
     /// How objects are written. Objects of another format, from before a change of configuration, are not opened.
     pub layout: &'a Layout,
+}
+
+/// What an engine must be told of a bucket that its location does not tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bucket<'a> {
+    /// Its region.
+    pub region: Option<&'a str>,
+    /// Another endpoint than the region's, as a URL.
+    pub endpoint_url: Option<&'a str>,
+    /// Whether the bucket stands in the path instead of the host name.
+    pub path_style: bool,
 }
 
 impl DdlInput<'_> {
@@ -61,9 +74,10 @@ fn latest_view(create: &str, table: &str, names: &[&str]) -> String {
 /// table of one column `empty` then, so each view names its columns and unites what is read with no rows of the right
 /// types. `DuckDB` prints the numbers of NDJSON's `details` anew (`1.50` becomes `1.5`).
 pub fn duckdb(input: &DdlInput<'_>) -> String {
-    let mut sql = String::from(
-        "-- DuckDB 2.0 or later. For s3:// first: INSTALL httpfs; LOAD httpfs; CREATE SECRET (TYPE s3, PROVIDER credential_chain);\n",
-    );
+    let mut sql = String::from("-- DuckDB 2.0 or later.\n");
+    if input.root().starts_with("s3://") {
+        sql.push_str(&duckdb_secret(input));
+    }
     let ndjson = input.layout.format == Format::Ndjson;
     let columns: Vec<_> = input.data_columns().map(|column| (column.name, duckdb_type(column.kind, ndjson))).collect();
     let folders: Vec<_> =
@@ -90,6 +104,31 @@ pub fn duckdb(input: &DdlInput<'_>) -> String {
         &duckdb_read(input, "read_json", "rejected", "ndjson", &fields, &folders),
     );
     sql
+}
+
+/// What comes before the views when files lie in a bucket: a comment, since whoever runs the SQL may have their own way
+/// to it.
+fn duckdb_secret(input: &DdlInput<'_>) -> String {
+    let Bucket { region, endpoint_url, path_style } = input.bucket;
+    let mut secret = format!("TYPE s3, PROVIDER credential_chain, SCOPE {}", literal(&format!("{}/", input.root())));
+    let mut add = |name: &str, value: &str| {
+        write!(secret, ", {name} {value}").expect("a string takes all that is written");
+    };
+    if let Some(region) = region {
+        add("REGION", &literal(region));
+    }
+    if let Some(url) = endpoint_url {
+        // DuckDB takes a host and a port, without a scheme.
+        let (scheme, host) = url.split_once("://").unwrap_or(("https", url));
+        add("ENDPOINT", &literal(host.trim_end_matches('/')));
+        add("USE_SSL", if scheme == "http" { "false" } else { "true" });
+    }
+    if path_style {
+        add("URL_STYLE", "'path'");
+    }
+    format!(
+        "-- To reach the bucket, first run:\n--   INSTALL httpfs; LOAD httpfs; INSTALL aws; LOAD aws;\n--   CREATE OR REPLACE SECRET auditlake ({secret});\n"
+    )
 }
 
 /// In NDJSON `details` is JSON itself, which only the type JSON reads; the view makes it text, as in Parquet.
@@ -340,7 +379,7 @@ mod tests {
     use crate::encode::samples::layout;
 
     fn input(layout: &Layout) -> DdlInput<'_> {
-        DdlInput { root: "s3://bucket/it's/", database: "audit", layout }
+        DdlInput { root: "s3://bucket/it's/", database: "audit", bucket: Bucket::default(), layout }
     }
 
     #[test]
@@ -384,6 +423,22 @@ mod tests {
         assert!(athena(&input(&layout)).contains("`emit_time` string"));
         assert!(trino(&input(&layout)).contains("format = 'OPENX_JSON'"));
         assert!(duckdb(&input(&layout)).contains("/dt=*/*.ndjson.zst'"));
+    }
+
+    #[test]
+    fn duckdb_is_told_how_to_reach_a_bucket_and_nothing_of_one_for_a_path() {
+        let layout = layout();
+        let sql = duckdb(&input(&layout));
+        assert!(
+            sql.contains("--   CREATE OR REPLACE SECRET auditlake (TYPE s3, PROVIDER credential_chain, SCOPE 's3://bucket/it''s/');"),
+            "{sql}"
+        );
+        let bucket = Bucket { region: Some("eu-west-1"), endpoint_url: Some("http://minio:9000/"), path_style: true };
+        let sql = duckdb(&DdlInput { bucket, ..input(&layout) });
+        let told = "REGION 'eu-west-1', ENDPOINT 'minio:9000', USE_SSL false, URL_STYLE 'path');";
+        assert!(sql.contains(told), "{sql}");
+        let sql = duckdb(&DdlInput { root: "/var/lib/archive", ..input(&layout) });
+        assert!(!sql.contains("SECRET"), "{sql}");
     }
 
     #[test]

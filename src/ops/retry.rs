@@ -33,7 +33,7 @@ where
     E: std::fmt::Display,
     F: Future<Output = Result<T, E>>,
 {
-    let started = clock.monotonic();
+    let mut failing_since = None;
     let mut pauses = ExponentialBackoffBuilder::new()
         .with_initial_interval(FIRST_PAUSE)
         .with_max_interval(LONGEST_PAUSE)
@@ -44,7 +44,8 @@ where
             Ok(done) => return Ok(done),
             Err(error) => error,
         };
-        let spent = clock.monotonic().saturating_sub(started);
+        let now = clock.monotonic();
+        let spent = now.saturating_sub(*failing_since.get_or_insert(now));
         let given_up = policy.give_up_after.is_some_and(|limit| spent >= limit);
         if given_up || abort.is_cancelled() || !may_pass(&error) {
             return Err(error);

@@ -3,14 +3,16 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use bytes::Bytes;
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 
+use super::compare::compare_all;
 use super::identities::{Hash, Identifier, Identities};
 use super::inventory::Job;
 use super::judge::Chain;
 use super::reader::RowReader;
+use super::reading::{AT_ONCE, Reading};
 use super::report::{Finding, Kind, Report};
-use super::rows::{Read, Strangers, read_object};
+use super::rows::{Read, Strangers};
 use super::{Options, Progress};
 use crate::archive::{ArchiveError, ArchiveStore};
 use crate::encode::keys;
@@ -73,7 +75,8 @@ impl<'a> Proof<'a> {
         Ok(self.report)
     }
 
-    /// Reads every object that is covered and stands; the next one is fetched while one is judged.
+    /// Reads every object that is covered and stands, a few at a time, and accounts for them in their order. With
+    /// `--fast` the store is asked about each instead.
     async fn read_all(
         &mut self,
         store: &dyn ArchiveStore,
@@ -84,41 +87,21 @@ impl<'a> Proof<'a> {
         let wanted: Vec<usize> = (0..jobs.len()).filter(|n| jobs[*n].stands && options.cover(&jobs[*n])).collect();
         let bytes_total = wanted.iter().map(|n| jobs[*n].object.bytes).sum();
         let mut done = Progress { objects_total: wanted.len() as u64, bytes_total, ..Progress::default() };
-
-        let mut fetched = match wanted.first() {
-            Some(first) => store.get(&jobs[*first].object.key).await?,
-            None => None,
-        };
-        for (turn, &number) in wanted.iter().enumerate() {
-            let next = wanted.get(turn + 1).map(|next| jobs[*next].object.key.as_str());
-            let fetch_next = async {
-                match next {
-                    Some(key) => store.get(key).await,
-                    None => Ok(None),
-                }
-            };
-            let (read, next_fetched) = tokio::join!(self.judge(number, fetched.take()), fetch_next);
-            self.account(number, read);
-            fetched = next_fetched?;
+        let mut next = |number: usize| {
             done.objects += 1;
             done.bytes += jobs[number].object.bytes;
             progress(done);
+        };
+        if options.fast {
+            return compare_all(store, jobs, wanted, &mut self.report, &mut next).await;
+        }
+        let reading = Reading::new(store, jobs, Arc::clone(&self.reader), self.identifier);
+        let mut reads = stream::iter(wanted).map(|number| reading.read(number)).buffered(AT_ONCE);
+        while let Some((number, read)) = reads.try_next().await? {
+            self.account(number, read);
+            next(number);
         }
         Ok(())
-    }
-
-    /// Decoding is work for a processor, not for a thread that waits on the network.
-    async fn judge(&self, number: usize, bytes: Option<Bytes>) -> Read {
-        let Some(bytes) = bytes else {
-            let detail = "its manifest lists it; it was there when the archive was listed, and is gone".to_owned();
-            return Read { faults: vec![(Kind::MissingObject, detail)], ..Read::default() };
-        };
-        let (job, reader, identifier) = (self.jobs[number].clone(), Arc::clone(&self.reader), self.identifier);
-        let judged = tokio::task::spawn_blocking(move || read_object(&job, bytes, &*reader, identifier)).await;
-        judged.unwrap_or_else(|stopped| {
-            let detail = format!("its reader failed: {stopped}");
-            Read { faults: vec![(Kind::AlteredObject, detail)], ..Read::default() }
-        })
     }
 
     fn account(&mut self, number: usize, read: Read) {

@@ -1,10 +1,11 @@
 //! State made anew from the archive alone: every row carries its position, so that it can claim its identity again.
 
+use futures_util::stream::{self, StreamExt as _};
 use jiff::Timestamp;
 
 use crate::archive::chain::{self, ChainError, ManifestFault};
 use crate::archive::manifest::{Manifest, ObjectKind};
-use crate::archive::{ArchiveError, ArchiveStore};
+use crate::archive::{ArchiveError, ArchiveStore, Listed};
 use crate::dedupe::{Claim, ClaimError, Claims};
 use crate::encode::keys;
 use crate::encode::read::{ArchivedRow, Projection, ReadError, read_rows};
@@ -64,9 +65,11 @@ pub struct Progress {
 /// Every manifest of the archive, in the order of shards and batches.
 async fn manifests(archive: &dyn ArchiveStore, archive_id: uuid::Uuid) -> Result<Vec<Manifest>, RebuildError> {
     let mut manifests = Vec::new();
-    for listed in archive.list(keys::MANIFESTS_PREFIX).await? {
-        let key = listed.key;
-        let bytes = archive.get(&key).await?.ok_or_else(|| RebuildError::Missing { key: key.clone() })?;
+    let listing = archive.list(keys::MANIFESTS_PREFIX).await?;
+    let fetch = |listed: Listed| async move { (archive.get(&listed.key).await, listed.key) };
+    let mut fetched = stream::iter(listing).map(fetch).buffered(super::MANIFESTS_AT_ONCE);
+    while let Some((bytes, key)) = fetched.next().await {
+        let bytes = bytes?.ok_or_else(|| RebuildError::Missing { key: key.clone() })?;
         let Some(name) = keys::manifest_batch(&key) else { continue };
         let manifest = chain::parse(&bytes, archive_id, name.folder, name.batch_seq);
         manifests.push(manifest.map_err(|fault| RebuildError::Manifest { key: key.clone(), fault })?);

@@ -93,7 +93,7 @@ pub struct Covered {
     pub since: Option<Timestamp>,
     /// Objects of windows that start at or after this were not read.
     pub until: Option<Timestamp>,
-    /// No object was read at all: manifests, presence and sizes only.
+    /// No object was read at all: manifests, presence, sizes, and the digests that the store keeps.
     pub fast: bool,
     /// The start of the earliest window whose objects were read.
     pub first_window: Option<Timestamp>,
@@ -125,6 +125,10 @@ pub struct Report {
     pub rows: u64,
     /// Bytes in them.
     pub bytes: u64,
+    /// With `--fast`: objects whose digest, as the store itself worked it out when they came, is their manifest's.
+    pub by_checksum: u64,
+    /// With `--fast`: objects of which only the size was compared, since the store keeps no digest of them.
+    pub by_size_only: u64,
     /// Objects of batches under way, which no manifest lists yet.
     pub in_flight: u64,
     /// How far the proof went.
@@ -164,6 +168,10 @@ fn render_into(out: &mut String, report: &Report) -> fmt::Result {
     let size = bytesize::ByteSize(report.bytes);
     writeln!(out, "read      {} objects, {} rows, {size}", report.objects_read, report.rows)?;
     writeln!(out, "covered   {}", Coverage(&report.covered))?;
+    if report.covered.fast {
+        let (by_checksum, by_size) = (report.by_checksum, report.by_size_only);
+        writeln!(out, "compared  {by_checksum} objects by the SHA-256 that the store keeps, {by_size} by size only")?;
+    }
     let tail = if report.tail_proved { "proved against the lease rows" } else { "NOT PROVED (see the notes)" };
     writeln!(out, "tail      {tail}")?;
     if report.in_flight > 0 {
@@ -220,6 +228,8 @@ mod tests {
             objects_read: 3,
             rows: 4,
             bytes: 2048,
+            by_checksum: 0,
+            by_size_only: 0,
             in_flight: 0,
             covered: Covered::default(),
             tail_proved: true,
@@ -250,6 +260,15 @@ mod tests {
         let text = render(&Report { covered, tail_proved: false, ..report() });
         assert!(text.contains("windows since 1970-01-01T00:00:00Z"), "{text}");
         assert!(text.contains("NOT PROVED"), "{text}");
+    }
+
+    #[test]
+    fn a_fast_proof_says_how_many_objects_it_knows_by_their_size_alone() {
+        let covered = Covered { fast: true, ..Covered::default() };
+        let text = render(&Report { covered, by_checksum: 2, by_size_only: 1, ..report() });
+        assert!(text.contains("compared  2 objects by the SHA-256 that the store keeps, 1 by size only\n"), "{text}");
+        assert!(text.ends_with("no damage found in what was covered\n"), "{text}");
+        assert!(!render(&report()).contains("compared"));
     }
 
     #[test]

@@ -5,17 +5,20 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use auditlake::archive::{ArchiveError, ArchiveStore, Listed, LocalArchive, MemoryArchive, Put};
+use auditlake::archive::{ArchiveError, ArchiveStore, Listed, LocalArchive, MemoryArchive, Put, Stat};
+use auditlake::digest::Digest;
 use bytes::Bytes;
 use tokio::task::JoinSet;
 
 /// All that every archive keeps to. `store` is empty.
-async fn keeps_the_contract(store: Arc<dyn ArchiveStore>) {
+pub(crate) async fn keeps_the_contract(store: Arc<dyn ArchiveStore>) {
     an_empty_archive_lists_and_gives_nothing(&*store).await;
     an_object_is_put_once_and_never_changed(&*store).await;
     a_listing_is_sorted_by_whole_keys_and_takes_any_prefix(&*store).await;
     bodies_of_any_size_come_back_as_they_were(&*store).await;
     keys_with_odd_characters_are_kept_as_they_are(&*store).await;
+    what_is_told_of_an_object_is_true(&*store).await;
+    the_beginning_of_a_listing_is_that_of_the_whole(&*store).await;
     what_is_no_key_is_refused(&*store).await;
     of_concurrent_puts_of_one_key_exactly_one_creates_it(store).await;
 }
@@ -81,11 +84,34 @@ async fn keys_with_odd_characters_are_kept_as_they_are(store: &dyn ArchiveStore)
     assert_eq!(keys(store, "odd/").await, sorted);
 }
 
+async fn what_is_told_of_an_object_is_true(store: &dyn ArchiveStore) {
+    assert_eq!(store.stat("stat/a").await.unwrap(), None);
+    for text in ["", "body"] {
+        let key = format!("stat/a{text}");
+        store.put_if_absent(&key, body(text)).await.unwrap();
+        let Stat { bytes, sha256 } = store.stat(&key).await.unwrap().unwrap();
+        assert_eq!(bytes, text.len() as u64);
+        assert!(sha256.is_none_or(|sha256| sha256 == Digest::of(text.as_bytes())), "a digest is of the whole object");
+    }
+    assert_eq!(store.stat("stat").await.unwrap(), None, "a folder is no object");
+    assert_eq!(store.stat("stat/a/b").await.unwrap(), None, "there is nothing below an object");
+}
+
+async fn the_beginning_of_a_listing_is_that_of_the_whole(store: &dyn ArchiveStore) {
+    let whole = store.list("l/").await.unwrap();
+    assert!(whole.len() > 2);
+    for at_most in [0, 1, 2, whole.len(), whole.len() + 1] {
+        let some = store.list_some("l/", at_most).await.unwrap();
+        assert_eq!(some, whole[..at_most.min(whole.len())]);
+    }
+}
+
 async fn what_is_no_key_is_refused(store: &dyn ArchiveStore) {
     for key in ["", "/etc/passwd", "../up", "a/../b", "a//b", "a/", "./a", "a/.", ".tmp/a", "nul\0"] {
         let refused = |error: &ArchiveError| matches!(error, ArchiveError::Refused { .. });
         assert!(store.put_if_absent(key, body("x")).await.is_err_and(|e| refused(&e)), "{key:?}");
         assert!(store.get(key).await.is_err_and(|e| refused(&e)), "{key:?}");
+        assert!(store.stat(key).await.is_err_and(|e| refused(&e)), "{key:?}");
     }
     for prefix in ["/", "../", "a/../", "a//", ".tmp/"] {
         assert!(store.list(prefix).await.is_err(), "{prefix:?}");

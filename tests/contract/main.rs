@@ -10,4 +10,5 @@ mod dynamodb_claims;
 mod dynamodb_leases;
 mod dynamodb_tables;
 mod lease_store;
+mod s3;
 mod source;

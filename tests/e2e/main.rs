@@ -7,6 +7,7 @@
 //! | `crash`, `failpoints` | killed at any moment and at every step: archived exactly once |
 //! | `fleet` | many workers on a stream, a table and a bucket |
 //! | `full_disk`, `daemon`, `memory` | a disk that runs full, a process that is to stop, what it takes |
+//! | `s3` | the archive in a bucket |
 //! | `bad_input`, `damage` | what is said about wrong input and about damage |
 
 // Real processes are waited for in real time.
@@ -28,6 +29,7 @@ mod full_disk;
 mod lost_state;
 mod main_job;
 mod memory;
+mod s3;
 
 #[cfg(feature = "failpoints")]
 mod failpoints;

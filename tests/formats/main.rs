@@ -152,7 +152,7 @@ fn engines_that_are_not_ours_read_every_format() {
             "name": name, "root": root,
             "format": layout.format, "keep_raw": layout.keep_raw,
             "folders": layout.partition_by,
-            "ddl": ddl::duckdb(&ddl::DdlInput { root, database: "default", layout }),
+            "ddl": ddl::duckdb(&ddl::DdlInput { root, database: "default", bucket: ddl::Bucket::default(), layout }),
             "rows": rows.iter().map(|row| expected(row, layout)).collect::<Vec<_>>(),
             "rejects": rejects,
         }));

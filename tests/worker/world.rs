@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use auditlake::app::Ports;
 use auditlake::archive::manifest::Manifest;
-use auditlake::archive::{ArchiveError, ArchiveStore, Listed, MemoryArchive, Put, identity};
+use auditlake::archive::{ArchiveError, ArchiveStore, Listed, MemoryArchive, Put, Stat, identity};
 use auditlake::batch::Limits;
 use auditlake::dedupe::memory::MemoryClaims;
 use auditlake::encode::{Compression, Format, Layout, PartitionKey};
@@ -66,6 +66,10 @@ impl ArchiveStore for FaultyArchive {
 
     async fn list(&self, prefix: &str) -> Result<Vec<Listed>, ArchiveError> {
         self.0.list(prefix).await
+    }
+
+    async fn stat(&self, key: &str) -> Result<Option<Stat>, ArchiveError> {
+        self.0.stat(key).await
     }
 }
 

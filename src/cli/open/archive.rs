@@ -1,61 +1,175 @@
 //! Opening the archive, and telling which one it is.
 
+use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use uuid::Uuid;
 
 use super::state::state_failure;
 use crate::archive::identity::{self, IdentityError};
-use crate::archive::{ArchiveStore, LocalArchive};
+use crate::archive::s3::{Encryption, LockMode, Probe, Retention, S3Options};
+use crate::archive::{ArchiveError, ArchiveStore, LocalArchive, S3Archive};
+use crate::aws::{self, Access, Patience};
 use crate::cli::Failure;
-use crate::config::Config;
+use crate::config::{ArchiveChoice, Config, ObjectLockMode, S3Config, S3Encryption};
 use crate::ops::clock::Clock;
 use crate::ops::identity::random_id;
 use crate::ops::state_dir::StateDir;
 
-/// The folder of the archive, which need not be there yet.
-pub(super) fn open_archive(path: &Path) -> Result<LocalArchive, Failure> {
-    if path.exists() && !path.is_dir() {
-        return Err(Failure::configuration(anyhow!("archive.local.path: {}: is not a folder", path.display())));
+/// How long one call may take: 64 MiB, the most that goes in one, have a minute on a line of 9 Mbit/s. The archive tries
+/// again itself.
+const PATIENCE: Patience = Patience { attempt: Duration::from_mins(1), attempts: 1 };
+
+/// Where the archive is, and the setting that says so.
+#[derive(Clone, Debug)]
+pub(in crate::cli) struct Place {
+    setting: &'static str,
+    /// As people and query engines write it: a path, or `s3://bucket/prefix`.
+    pub(in crate::cli) location: String,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.setting, self.location)
     }
-    Ok(LocalArchive::open(path)?)
+}
+
+impl Place {
+    fn local(path: &Path) -> Self {
+        Self { setting: "archive.local.path", location: path.display().to_string() }
+    }
+
+    /// The failure, with the place that it is about.
+    fn failure(&self, error: impl Into<anyhow::Error>) -> Failure {
+        Failure::Failed(error.into().context(self.to_string()))
+    }
+}
+
+/// The archive, open, whatever it is.
+pub(in crate::cli) struct OpenArchive {
+    pub(in crate::cli) store: Arc<dyn ArchiveStore>,
+    pub(in crate::cli) place: Place,
+    /// Where it is a bucket: what can be tried out.
+    bucket: Option<S3Archive>,
+}
+
+impl OpenArchive {
+    async fn probe(&self, probes: &[Probe]) -> Result<(), Failure> {
+        if let Some(bucket) = &self.bucket {
+            for probe in probes {
+                bucket.probe(*probe).await.map_err(|error| self.place.failure(error))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The archive of the configuration, which need not be there yet. Asks it nothing.
+pub(in crate::cli) async fn open_archive(config: &Config, clock: Arc<dyn Clock>) -> Result<OpenArchive, Failure> {
+    match config.archive.kind {
+        ArchiveChoice::Local => {
+            let place = Place::local(&config.archive.local.path);
+            let path = &config.archive.local.path;
+            if path.exists() && !path.is_dir() {
+                return Err(Failure::configuration(anyhow!("{place}: is not a folder")));
+            }
+            Ok(OpenArchive { store: Arc::new(LocalArchive::open(path)?), place, bucket: None })
+        }
+        ArchiveChoice::S3 => {
+            let archive = open_bucket(&config.archive.s3, clock).await?;
+            let place = Place { setting: "archive.s3", location: archive.place() };
+            Ok(OpenArchive { store: Arc::new(archive.clone()), place, bucket: Some(archive) })
+        }
+    }
+}
+
+async fn open_bucket(config: &S3Config, clock: Arc<dyn Clock>) -> Result<S3Archive, Failure> {
+    let missing = |key: &str, what: &str| Failure::configuration(anyhow!("archive.s3.{key}: is required: {what}"));
+    let Some(bucket) = config.bucket.as_deref().filter(|bucket| !bucket.is_empty()) else {
+        return Err(missing("bucket", "the bucket of the archive"));
+    };
+    let access = Access {
+        region: config.region.as_deref(),
+        endpoint_url: config.endpoint_url.as_deref(),
+        assume_role_arn: config.assume_role_arn.as_deref(),
+        external_id: config.external_id.as_deref(),
+    };
+    let sdk = aws::sdk_config(access, PATIENCE).await;
+    if sdk.region().is_none() {
+        return Err(missing("region", "neither it nor AWS_REGION nor the profile names the bucket's region"));
+    }
+    let client = aws::s3_client(&sdk, config.force_path_style);
+    let prefix = |error: ArchiveError| Failure::configuration(anyhow!("archive.s3.prefix: {error}"));
+    S3Archive::new(client, s3_options(config, bucket), clock).map_err(prefix)
+}
+
+fn s3_options(config: &S3Config, bucket: &str) -> S3Options {
+    let encryption = config.sse.map(|sse| match sse {
+        S3Encryption::Aes256 => Encryption::S3,
+        S3Encryption::Kms => Encryption::Kms { key_id: config.kms_key_id.clone(), bucket_key: config.bucket_key },
+    });
+    let retention = config.object_lock.map(|lock| Retention {
+        mode: match lock.mode {
+            ObjectLockMode::Governance => LockMode::Governance,
+            ObjectLockMode::Compliance => LockMode::Compliance,
+        },
+        retain: lock.retain.get(),
+    });
+    S3Options {
+        prefix: config.prefix.clone(),
+        encryption,
+        storage_class: config.storage_class.clone(),
+        tags: config.tags.clone(),
+        retention,
+        ..S3Options::new(bucket)
+    }
 }
 
 /// The archive's id; an archive is made where there is none yet, unless the state says that there should be one: then
-/// its disk is not there.
+/// its disk is not there. What a worker needs of a bucket is tried out first, and nothing is written where something
+/// else lives.
 pub(super) async fn archive_identity(
-    archive: &dyn ArchiveStore,
+    archive: &OpenArchive,
     state: &StateDir,
     clock: &dyn Clock,
-    path: &Path,
 ) -> Result<Uuid, Failure> {
+    let (store, place) = (archive.store.as_ref(), &archive.place);
+    let failure = |error| identity_failure(error, place);
     let bound = StateDir::look(state.path()).and_then(|view| view.archive()).map_err(state_failure)?;
-    if let (Some(bound), Err(IdentityError::Absent)) = (bound, identity::read(archive).await) {
-        let (path, state) = (path.display(), state.path().display());
+    archive.probe(&Probe::READING).await?;
+    if let (Some(bound), Err(IdentityError::Absent)) = (bound, identity::read(store).await) {
+        let help = if archive.bucket.is_some() { "is it another bucket or prefix?" } else { "is its disk mounted?" };
+        let state = state.path().display();
         return Err(Failure::configuration(anyhow!(
-            "archive.local.path: {path}: the archive {bound}, to which the state directory `{state}` belongs, is not \
-             there; is its disk mounted?"
+            "{place}: the archive {bound}, to which the state directory `{state}` belongs, is not there; {help}"
         )));
     }
-    let opened = identity::open_or_create(archive, clock.now(), random_id).await;
-    opened.map(|identity| identity.archive_id).map_err(|error| identity_failure(error, path))
+    identity::look(store).await.map_err(failure)?;
+    archive.probe(&Probe::WRITING).await?;
+    let opened = identity::open_or_create(store, clock.now(), random_id).await;
+    opened.map(|identity| identity.archive_id).map_err(failure)
 }
 
-fn identity_failure(error: IdentityError, path: &Path) -> Failure {
+fn identity_failure(error: IdentityError, place: &Place) -> Failure {
     let is_configuration = matches!(error, IdentityError::NotAnArchive { .. } | IdentityError::Absent);
-    let error = anyhow!(error).context(format!("archive.local.path: {}", path.display()));
+    let error = anyhow!(error).context(place.to_string());
     if is_configuration { Failure::Configuration(error) } else { Failure::Failed(error) }
 }
 
 /// The archive, for reading only: it must be there.
-pub(in crate::cli) async fn read_archive(config: &Config) -> Result<(LocalArchive, Uuid), Failure> {
-    let path = &config.archive.local.path;
-    // Opening for writing would make the directory.
-    std::fs::metadata(path)
-        .with_context(|| format!("archive.local.path: {}", path.display()))
-        .map_err(Failure::configuration)?;
-    let archive = open_archive(path)?;
-    let read = identity::read(&archive).await.map_err(|error| identity_failure(error, path))?;
-    Ok((archive, read.archive_id))
+pub(in crate::cli) async fn read_archive(
+    config: &Config,
+    clock: Arc<dyn Clock>,
+) -> Result<(Arc<dyn ArchiveStore>, Uuid), Failure> {
+    if config.archive.kind == ArchiveChoice::Local {
+        // Opening for writing would make the directory.
+        let path = &config.archive.local.path;
+        std::fs::metadata(path).with_context(|| Place::local(path).to_string()).map_err(Failure::configuration)?;
+    }
+    let archive = open_archive(config, clock).await?;
+    let read = identity::read(archive.store.as_ref()).await.map_err(|error| identity_failure(error, &archive.place))?;
+    Ok((archive.store, read.archive_id))
 }

@@ -10,7 +10,6 @@ use uuid::Uuid;
 
 use super::Failure;
 use crate::app::Ports;
-use crate::archive::ArchiveStore;
 use crate::batch::Limits;
 use crate::config::Config;
 use crate::lease::WorkerId;
@@ -21,10 +20,10 @@ use crate::ops::state_dir::StateDir;
 use crate::record::IdentityKey;
 use crate::worker::Settings;
 
-use archive::{archive_identity, open_archive};
+use archive::archive_identity;
 use state::open_claims;
 
-pub(super) use archive::read_archive;
+pub(super) use archive::{open_archive, read_archive};
 pub(super) use source::open_source;
 pub(super) use state::{claim_options, look_at_leases, open_state, remake_claims, state_failure};
 
@@ -40,8 +39,9 @@ pub(super) async fn open(config: &Config) -> Result<Opened, Failure> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
     let source = open_source(config, clock.clone())?;
     let state = open_state(config)?;
-    let archive: Arc<dyn ArchiveStore> = Arc::new(open_archive(&config.archive.local.path)?);
-    let archive_id = archive_identity(archive.as_ref(), &state, clock.as_ref(), &config.archive.local.path).await?;
+    let archive = open_archive(config, clock.clone()).await?;
+    let archive_id = archive_identity(&archive, &state, clock.as_ref()).await?;
+    let archive = archive.store;
     state.bind(archive_id).map_err(state_failure)?;
     let claims = open_claims(&state, claim_options(config), archive.as_ref(), archive_id, clock.now()).await?;
     let leases = EmbeddedLeases::open(state.leases())?;

@@ -103,6 +103,7 @@ pub(in crate::cli) fn look_at_leases(
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::sync::Arc;
 
     use super::super::read_archive;
     use super::*;
@@ -122,7 +123,8 @@ mod tests {
         assert!(crate::cli::catch_up::catch_up(&config).await.is_ok());
         fs::remove_dir_all(root.path().join("state")).unwrap();
 
-        let (archive, archive_id) = read_archive(&config).await.unwrap_or_else(|_| panic!());
+        let (archive, archive_id) =
+            read_archive(&config, Arc::new(SystemClock::start())).await.unwrap_or_else(|_| panic!());
         let state = StateDir::open(root.path().join("state")).unwrap();
         let now = SystemClock::start().now();
         // Each claim is sealed when the next one begins a segment.
@@ -131,10 +133,10 @@ mod tests {
         let (object, away) = (root.path().join("archive").join(object), root.path().join("away"));
         fs::rename(&object, &away).unwrap();
         // Stops as a crash does, behind the first object.
-        assert!(open_claims(&state, options, &archive, archive_id, now).await.is_err());
+        assert!(open_claims(&state, options, archive.as_ref(), archive_id, now).await.is_err());
         fs::rename(&away, &object).unwrap();
 
-        let claims = open_claims(&state, options, &archive, archive_id, now).await.unwrap_or_else(|_| panic!());
+        let claims = open_claims(&state, options, archive.as_ref(), archive_id, now).await.unwrap_or_else(|_| panic!());
         assert_eq!(claims.len().unwrap(), 2);
     }
 }

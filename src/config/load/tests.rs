@@ -107,6 +107,25 @@ fn paths_that_would_hold_one_another_are_refused() {
 }
 
 #[test]
+fn a_path_that_is_not_used_may_lie_anywhere() {
+    let bucket = "archive.kind = \"s3\"\narchive.s3.bucket = \"b\"\narchive.local.path = \"in/archive\"";
+    assert!(from(bucket, &[]).is_ok());
+}
+
+#[test]
+fn settings_of_a_bucket_that_would_be_passed_over_are_refused() {
+    let kms = "goes with archive.s3.sse = \"aws:kms\" only";
+    assert_eq!(complaint("archive.s3.kms_key_id = \"k\""), format!("archive.s3.kms_key_id: {kms}"));
+    assert_eq!(
+        complaint("archive.s3.bucket_key = true\narchive.s3.sse = \"AES256\""),
+        format!("archive.s3.bucket_key: {kms}")
+    );
+    assert!(from("archive.s3.kms_key_id = \"k\"\narchive.s3.sse = \"aws:kms\"", &[]).is_ok());
+    let lock = "archive.s3.object_lock = { mode = \"governance\", retain = \"0s\" }";
+    assert_eq!(complaint(lock), "archive.s3.object_lock.retain: must be more than 0");
+}
+
+#[test]
 fn the_schema_describes_every_section() {
     let schema = schema();
     for section in ["source", "state", "archive", "batch", "record", "dedupe", "lease", "limits", "worker", "metrics"] {
