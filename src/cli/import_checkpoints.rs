@@ -135,11 +135,7 @@ async fn archived_shards(archive: &dyn ArchiveStore) -> Result<BTreeSet<String>,
 
 /// The shards whose rows stand already, just as they would be made; nothing may be written where one stands otherwise, or
 /// the archive has gone on by itself.
-fn check(
-    rows: &[LeaseRow],
-    standing: &[LeaseRow],
-    archived: &BTreeSet<String>,
-) -> Result<BTreeSet<ShardId>, Failure> {
+fn check(rows: &[LeaseRow], standing: &[LeaseRow], archived: &BTreeSet<String>) -> Result<BTreeSet<ShardId>, Failure> {
     let mut was_there = BTreeSet::new();
     for row in rows {
         let shard = &row.shard;

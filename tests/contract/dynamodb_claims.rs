@@ -207,7 +207,8 @@ async fn of_different_records_that_claim_one_identity_at_once_none_is_lost() {
     let bench = Bench::new().await;
     let workers: Vec<DynamoClaims> = (0..6).map(|_| claims_at(bench.proxy.url(), &bench.table)).collect();
     let records: Vec<Arrival> = (0..6).map(|n| copy("x", n, n)).collect();
-    let asked = futures_util::future::join_all(workers.iter().zip(&records).map(|(claims, record)| ask(claims, record)));
+    let asked =
+        futures_util::future::join_all(workers.iter().zip(&records).map(|(claims, record)| ask(claims, record)));
     let answers = asked.await;
     assert_eq!(answers.iter().filter(|&&answer| answer == New).count(), 1);
     assert_eq!(answers.iter().filter(|&&answer| answer == Conflict).count(), 5);

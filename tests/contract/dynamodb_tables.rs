@@ -28,7 +28,10 @@ async fn workers_that_make_a_table_at_once_all_find_it_made() {
     let tagged = sdk.list_tags_of_resource().resource_arn(table.table_arn().unwrap()).send().await.unwrap();
     assert_eq!(tagged.tags().iter().map(|tag| (tag.key(), tag.value())).collect::<Vec<_>>(), [("team", "security")]);
     let ttl = sdk.describe_time_to_live().table_name(&name).send().await.unwrap().time_to_live_description.unwrap();
-    assert_eq!((ttl.time_to_live_status(), ttl.attribute_name()), (Some(&TimeToLiveStatus::Enabled), Some("expires_at")));
+    assert_eq!(
+        (ttl.time_to_live_status(), ttl.attribute_name()),
+        (Some(&TimeToLiveStatus::Enabled), Some("expires_at"))
+    );
     let backups = sdk.describe_continuous_backups().table_name(&name).send().await.unwrap();
     let recovery = backups.continuous_backups_description.unwrap().point_in_time_recovery_description.unwrap();
     assert_eq!(recovery.point_in_time_recovery_status().unwrap().as_str(), "ENABLED");

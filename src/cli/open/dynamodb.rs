@@ -138,8 +138,11 @@ impl DynamoState {
         if self.claims.put(&complete, seen).await? {
             return Ok(());
         }
-        Err(anyhow!("the claims in the table {} were made anew by another process meanwhile: try again", self.names.claims)
-            .into())
+        Err(anyhow!(
+            "the claims in the table {} were made anew by another process meanwhile: try again",
+            self.names.claims
+        )
+        .into())
     }
 }
 

@@ -98,7 +98,8 @@ impl<'c> Call<'c> {
 
     /// The keys to be read, each with its group.
     pub(super) fn reads(&self) -> Vec<(usize, String)> {
-        let read = |(index, group): (usize, &Group)| matches!(group.next, Next::Read).then(|| (index, group.key.clone()));
+        let read =
+            |(index, group): (usize, &Group)| matches!(group.next, Next::Read).then(|| (index, group.key.clone()));
         self.groups.iter().enumerate().filter_map(read).collect()
     }
 
@@ -183,10 +184,14 @@ mod tests {
         let mut call = Call::new("g", &shard, &claims, now(), WINDOW);
         assert!(call.reads().is_empty());
         let writes = call.writes();
-        let shown: Vec<(&str, usize, bool)> =
-            writes.iter().map(|(_, write)| (write.key.as_str(), write.holders.len(), write.replaces.is_none())).collect();
+        let shown: Vec<(&str, usize, bool)> = writes
+            .iter()
+            .map(|(_, write)| (write.key.as_str(), write.holders.len(), write.replaces.is_none()))
+            .collect();
         assert_eq!(shown, [("g#L#x", 1, true), ("g#L#y", 1, true)]);
-        writes.iter().for_each(|(group, _)| call.done(*group, Done::Written));
+        for (group, _) in &writes {
+            call.done(*group, Done::Written);
+        }
         assert_eq!(call.open(), 0);
         assert_eq!(call.verdicts(), [Verdict::New, Verdict::New, Verdict::Duplicate]);
     }

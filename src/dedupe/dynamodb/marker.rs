@@ -110,7 +110,9 @@ impl ClaimsTable {
         match fault(&self.name, operation, error) {
             Fault::Unavailable { reason, .. } => ClaimError::Unavailable(reason),
             Fault::Refused { reason } => ClaimError::Refused(reason),
-            Fault::Condition => ClaimError::Refused(format!("{operation} on the table {} failed a condition", self.name)),
+            Fault::Condition => {
+                ClaimError::Refused(format!("{operation} on the table {} failed a condition", self.name))
+            }
         }
     }
 
@@ -118,15 +120,11 @@ impl ClaimsTable {
         let text = |name: &str| item.get(name).and_then(|value| value.as_s().ok());
         let archive = text("archive_id").and_then(|id| id.parse().ok());
         let complete = item.get("complete").and_then(|value| value.as_bool().ok());
-        match (archive, text("generation"), complete) {
-            (Some(archive), Some(generation), Some(&complete)) => {
-                Ok(Marker { archive, generation: generation.clone(), complete })
-            }
-            _ => {
-                let reason = format!("the item `{MARKER}` of the table {} can't be read: remove the table", self.name);
-                Err(ClaimError::Damaged(reason))
-            }
+        if let (Some(archive), Some(generation), Some(&complete)) = (archive, text("generation"), complete) {
+            return Ok(Marker { archive, generation: generation.clone(), complete });
         }
+        let reason = format!("the item `{MARKER}` of the table {} can't be read: remove the table", self.name);
+        Err(ClaimError::Damaged(reason))
     }
 }
 

@@ -17,7 +17,6 @@ mod marker;
 mod pace;
 mod statements;
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -150,11 +149,5 @@ impl Claims for DynamoClaims {
                 self.table.name
             ))),
         }
-    }
-}
-
-impl fmt::Debug for DynamoClaims {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DynamoClaims").field("table", &self.table.name).field("generation", &self.generation).finish()
     }
 }

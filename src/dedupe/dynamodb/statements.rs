@@ -69,7 +69,11 @@ impl ClaimsTable {
         }
         // What was not answered is not known.
         outcomes.resize(asked, Err("a statement was not answered".to_owned()));
-        if is_throttled { pass.throttled() } else { pass.succeeded() }
+        if is_throttled {
+            pass.throttled();
+        } else {
+            pass.succeeded();
+        }
         Ok(outcomes)
     }
 
@@ -101,12 +105,15 @@ impl ClaimsTable {
             found.failure = Some("the table did not read all it was asked for".to_owned());
         }
         for item in answer.responses().into_iter().flat_map(HashMap::values).flatten() {
-            let read = from_attributes(item).map_err(|reason| {
-                ClaimError::Damaged(format!("{reason} (table {}): run rebuild-state", self.name))
-            })?;
+            let read = from_attributes(item)
+                .map_err(|reason| ClaimError::Damaged(format!("{reason} (table {}): run rebuild-state", self.name)))?;
             found.items.insert(id(item).to_owned(), Some(read));
         }
-        if found.failure.is_some() { pass.throttled() } else { pass.succeeded() }
+        if found.failure.is_some() {
+            pass.throttled();
+        } else {
+            pass.succeeded();
+        }
         Ok(found)
     }
 
@@ -123,7 +130,12 @@ impl ClaimsTable {
                 | Code::InternalServerError
                 | Code::TransactionConflict,
             ) => Ok(Err(explained())),
-            _ => Err(ClaimError::Refused(refusal(&self.name, "PartiQLInsert (and PartiQLUpdate)", Some(code), &explained()))),
+            _ => Err(ClaimError::Refused(refusal(
+                &self.name,
+                "PartiQLInsert (and PartiQLUpdate)",
+                Some(code),
+                &explained(),
+            ))),
         }
     }
 
@@ -137,9 +149,9 @@ impl ClaimsTable {
                 format!("INSERT INTO \"{table}\" VALUE {{'id': ?, 'h': ?, 'r': ?, 'expires_at': ?}}"),
                 vec![key, holders, number(&1), expires_at],
             ),
-            Some((revision, expired_at)) => (
+            Some((revision, seen)) => (
                 format!("UPDATE \"{table}\" SET h=? SET r=? SET expires_at=? WHERE id=? AND r=? AND expires_at=?"),
-                vec![holders, number(&(revision + 1)), expires_at, key, number(&revision), number(&expired_at)],
+                vec![holders, number(&(revision + 1)), expires_at, key, number(&revision), number(&seen)],
             ),
         };
         let built = BatchStatementRequest::builder().statement(text).set_parameters(Some(parameters)).build();

@@ -72,30 +72,30 @@ pub(super) fn to_item(row: &LeaseRow, archive: Uuid) -> Item {
             item.insert(name.to_owned(), value);
         }
     };
-    put(KEY, text(key(&row.shard)));
-    put("leaseOwner", row.owner.as_ref().and_then(text));
-    put(COUNTER, number(row.counter));
-    put("checkpoint", text(checkpoint));
-    put("checkpointSubSequenceNumber", number(sub_sequence));
-    put("ownerSwitchesSinceCheckpoint", number(row.switches));
+    put(KEY, Some(AttributeValue::S(key(&row.shard))));
+    put("leaseOwner", row.owner.as_ref().map(text));
+    put(COUNTER, Some(number(row.counter)));
+    put("checkpoint", Some(AttributeValue::S(checkpoint)));
+    put("checkpointSubSequenceNumber", Some(number(sub_sequence)));
+    put("ownerSwitchesSinceCheckpoint", Some(number(row.switches)));
     put("parentShardId", set(&row.parents));
     put("childShardIds", set(&row.children));
-    put("startingHashKey", row.hash_range.as_ref().and_then(|range| text(&range.start)));
-    put("endingHashKey", row.hash_range.as_ref().and_then(|range| text(&range.end)));
-    put("pendingCheckpointState", row.pending.as_ref().and_then(json));
-    put(ARCHIVE, text(archive));
-    put("auditlake_shard", text(&row.shard));
-    put("auditlake_checkpoint", json(&row.checkpoint));
+    put("startingHashKey", row.hash_range.as_ref().map(|range| text(&range.start)));
+    put("endingHashKey", row.hash_range.as_ref().map(|range| text(&range.end)));
+    put("pendingCheckpointState", row.pending.as_ref().map(json));
+    put(ARCHIVE, Some(text(&archive)));
+    put("auditlake_shard", Some(text(&row.shard)));
+    put("auditlake_checkpoint", Some(json(&row.checkpoint)));
     put("auditlake_parents", list(&row.parents));
     put("auditlake_children", list(&row.children));
-    put("auditlake_batch_seq", number(row.batch_seq));
-    put("auditlake_chain_head", row.chain_head.as_ref().and_then(text));
+    put("auditlake_batch_seq", Some(number(row.batch_seq)));
+    put("auditlake_chain_head", row.chain_head.as_ref().map(text));
     put("auditlake_caught_up", Some(AttributeValue::Bool(row.caught_up)));
-    put("auditlake_read_through", row.read_through.as_ref().and_then(text));
-    put("auditlake_wanted_by", row.wanted_by.as_ref().and_then(text));
-    put("auditlake_taken_at", row.taken_at.as_ref().and_then(text));
-    put("auditlake_origin", row.origin.as_ref().and_then(text));
-    put("auditlake_remade_at", row.remade_at.and_then(number));
+    put("auditlake_read_through", row.read_through.as_ref().map(text));
+    put("auditlake_wanted_by", row.wanted_by.as_ref().map(text));
+    put("auditlake_taken_at", row.taken_at.as_ref().map(text));
+    put("auditlake_origin", row.origin.as_ref().map(text));
+    put("auditlake_remade_at", row.remade_at.map(number));
     item
 }
 
@@ -131,17 +131,16 @@ fn checkpoint_words(row: &LeaseRow) -> (String, u64) {
 
 const SHARD_END: &str = "SHARD_END";
 
-#[allow(clippy::unnecessary_wraps)] // the absent ones are told beside it
-fn text(value: impl ToString) -> Option<AttributeValue> {
-    Some(AttributeValue::S(value.to_string()))
+fn text(value: &(impl ToString + ?Sized)) -> AttributeValue {
+    AttributeValue::S(value.to_string())
 }
 
-fn number(value: u64) -> Option<AttributeValue> {
-    Some(AttributeValue::N(value.to_string()))
+fn number(value: u64) -> AttributeValue {
+    AttributeValue::N(value.to_string())
 }
 
-fn json(value: &impl serde::Serialize) -> Option<AttributeValue> {
-    text(serde_json::to_string(value).expect("a row has no map keys but strings"))
+fn json(value: &impl serde::Serialize) -> AttributeValue {
+    AttributeValue::S(serde_json::to_string(value).expect("a row has no map keys but strings"))
 }
 
 fn list(shards: &[ShardId]) -> Option<AttributeValue> {
@@ -175,7 +174,10 @@ impl<'a> Fields<'a> {
             checkpoint: self.required("auditlake_checkpoint", self.json("auditlake_checkpoint"))?,
             ended,
             batch_seq: self.required("auditlake_batch_seq", self.number("auditlake_batch_seq"))?,
-            chain_head: self.text("auditlake_chain_head")?.map(|hex| from_json_text("auditlake_chain_head", hex)).transpose()?,
+            chain_head: self
+                .text("auditlake_chain_head")?
+                .map(|hex| from_json_text("auditlake_chain_head", hex))
+                .transpose()?,
             pending: self.json("pendingCheckpointState")?,
             caught_up: self.truth("auditlake_caught_up")?,
             read_through: self.parsed::<Timestamp>("auditlake_read_through")?,
@@ -195,7 +197,8 @@ impl<'a> Fields<'a> {
     }
 
     fn text(&self, name: &str) -> Result<Option<&'a str>, String> {
-        let of = |value: &'a AttributeValue| value.as_s().map(String::as_str).map_err(|_| format!("{name} is no string"));
+        let of =
+            |value: &'a AttributeValue| value.as_s().map(String::as_str).map_err(|_| format!("{name} is no string"));
         self.0.get(name).map(of).transpose()
     }
 
@@ -205,7 +208,8 @@ impl<'a> Fields<'a> {
     }
 
     fn truth(&self, name: &str) -> Result<bool, String> {
-        let of = |value: &AttributeValue| value.as_bool().copied().map_err(|_| format!("{name} is neither true nor false"));
+        let of =
+            |value: &AttributeValue| value.as_bool().copied().map_err(|_| format!("{name} is neither true nor false"));
         Ok(self.0.get(name).map(of).transpose()?.unwrap_or_default())
     }
 
@@ -293,7 +297,9 @@ mod tests {
     fn a_row_of_another_program_or_archive_is_told_from_a_damaged_one() {
         let mut kcl = to_item(&row(), ARCHIVE_ID);
         kcl.retain(|name, _| !name.starts_with("auditlake_"));
-        assert!(matches!(from_item(&kcl, ARCHIVE_ID), Err(Unfit::Foreign(reason)) if reason.contains("not written by")));
+        assert!(
+            matches!(from_item(&kcl, ARCHIVE_ID), Err(Unfit::Foreign(reason)) if reason.contains("not written by"))
+        );
         let other = to_item(&row(), Uuid::from_u128(2));
         assert!(matches!(from_item(&other, ARCHIVE_ID), Err(Unfit::Foreign(reason)) if reason.contains("belongs to")));
         for name in ["auditlake_checkpoint", "auditlake_batch_seq", "leaseCounter", "auditlake_shard"] {

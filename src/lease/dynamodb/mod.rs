@@ -44,7 +44,14 @@ impl DynamoLeases {
         from_item(item, self.archive).map_err(|unfit| {
             let key = item.get(KEY).and_then(|key| key.as_s().ok()).map_or("?", String::as_str);
             match unfit {
-                Unfit::Damaged(reason) => LeaseError::Damaged { shard: ShardId::new(key), reason },
+                Unfit::Damaged(reason) => LeaseError::Damaged {
+                    shard: ShardId::new(key),
+                    reason: format!(
+                        "{reason}; once all workers are stopped the row can be removed from the table {}: it is made anew \
+                         from the archive",
+                        self.table
+                    ),
+                },
                 Unfit::Foreign(reason) => LeaseError::Refused {
                     reason: format!(
                         "the row `{key}` of the table {} {reason}; give auditlake a table of its own \
