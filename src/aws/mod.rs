@@ -1,5 +1,7 @@
 //! What the adapters of Kinesis, DynamoDB and S3 share: how a client is made, and what an error of the SDK means.
 
+pub mod dynamodb;
+
 use std::time::Duration;
 
 use aws_config::retry::RetryConfig;

@@ -10,6 +10,7 @@
 mod catch_up;
 mod config;
 mod ddl;
+mod import_checkpoints;
 mod open;
 mod output;
 mod progress;
@@ -46,6 +47,8 @@ enum Command {
     Verify(verify::Arguments),
     /// Makes leases, checkpoints and claims anew from the archive alone.
     RebuildState(Reporting),
+    /// Takes over from a Kinesis Client Library application where it stopped, by its lease table.
+    ImportCheckpoints(import_checkpoints::Arguments),
     /// Prints the SQL that opens the archive.
     Ddl(ddl::Arguments),
     /// Prints the effective configuration; `config schema` its JSON Schema, `config defaults` the defaults.
@@ -119,6 +122,7 @@ pub fn main() -> ExitCode {
         Command::Status(reporting) => status::run(&reporting),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::RebuildState(reporting) => rebuild_state::run(&reporting),
+        Command::ImportCheckpoints(arguments) => import_checkpoints::run(&arguments),
         Command::Ddl(arguments) => ddl::run(&arguments),
         Command::Config(arguments) => config::run(&arguments),
     };

@@ -2,13 +2,15 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
+use anyhow::anyhow;
 use serde::Serialize;
 
-use super::open::{claim_options, open_state, read_archive, remake_claims, state_failure};
+use super::open::{State, claim_options, read_archive, remake_claims};
 use super::{Failure, Reporting, block_on, output};
-use crate::lease::LeaseStore as _;
-use crate::lease::embedded::EmbeddedLeases;
+use crate::config::Config;
+use crate::lease::{LeaseRow, LeaseStore};
 use crate::ops::clock::{Clock, SystemClock};
 use crate::verify::rebuild;
 
@@ -24,29 +26,79 @@ struct Rebuilt {
 pub(super) fn run(reporting: &Reporting) -> Result<ExitCode, Failure> {
     let config = reporting.load()?;
     crate::ops::telemetry::start("info");
-    let rebuilt = block_on(async {
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
-        let (archive, archive_id) = read_archive(&config, clock.clone()).await?;
-        // The lock of the state directory is what says that no worker holds a lease.
-        let state = open_state(&config)?;
-        state.bind(archive_id).map_err(state_failure)?;
-        let rows = rebuild::lease_rows(archive.as_ref(), archive_id).await?;
-        let now = clock.now();
-        let done = remake_claims(&state, claim_options(&config), archive.as_ref(), archive_id, now).await?;
-        state.forget_leases()?;
-        let leases = EmbeddedLeases::open(state.leases())?;
-        for row in &rows {
-            leases.create(row).await?;
-        }
-        Ok(Rebuilt {
-            shards: rows.len() as u64,
-            objects: done.objects,
-            claims: done.records,
-            unclaimable: done.unclaimable,
-        })
-    })?;
+    let rebuilt = block_on(rebuild_state(&config))?;
     reporting.print(&rebuilt, Rebuilt::render)?;
     Ok(ExitCode::SUCCESS)
+}
+
+async fn rebuild_state(config: &Config) -> Result<Rebuilt, Failure> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
+    let (archive, archive_id) = read_archive(config, clock.clone()).await?;
+    let archive = archive.as_ref();
+    let state = State::open(config, clock.clone()).await?;
+    state.bind(archive_id).await?;
+    let rows = rebuild::lease_rows(archive, archive_id).await?;
+    let done = match &state {
+        // The lock of the state directory is what says that no worker holds a lease.
+        State::Embedded(directory) => {
+            let done = remake_claims(directory, claim_options(config), archive, archive_id, clock.now()).await?;
+            directory.forget_leases()?;
+            let leases = state.leases(archive_id)?;
+            for row in &rows {
+                leases.create(row).await?;
+            }
+            done
+        }
+        State::Dynamodb(tables) => {
+            let leases = state.leases(archive_id)?;
+            let standing = abandoned_rows(leases.as_ref(), config.lease.failover.get(), clock.as_ref()).await?;
+            let done = tables.remake_claims(archive, archive_id).await?;
+            replace_rows(leases.as_ref(), &standing, &rows).await?;
+            done
+        }
+    };
+    Ok(Rebuilt {
+        shards: rows.len() as u64,
+        objects: done.objects,
+        claims: done.records,
+        unclaimable: done.unclaimable,
+    })
+}
+
+/// The rows of a table that no worker writes to: an owner who has not written for as long as a lease outlives its worker
+/// is a dead one.
+async fn abandoned_rows(
+    leases: &dyn LeaseStore,
+    failover: Duration,
+    clock: &dyn Clock,
+) -> Result<Vec<LeaseRow>, Failure> {
+    let before = leases.list().await?;
+    if before.iter().all(|row| row.owner.is_none()) {
+        return Ok(before);
+    }
+    clock.sleep(failover).await;
+    let after = leases.list().await?;
+    let stood = |row: &&LeaseRow| before.iter().any(|old| old.shard == row.shard && old.counter == row.counter);
+    if let Some(row) = after.iter().find(|row| !stood(row)) {
+        let owner = row.owner.as_ref().map_or_else(|| "nobody any more".to_owned(), ToString::to_string);
+        return Err(anyhow!("workers hold leases ({owner} that of {}): stop them first", row.shard).into());
+    }
+    Ok(after)
+}
+
+/// Writes the rows in the place of those that stand, on condition that nobody has written them since: a counter that began
+/// anew could meet what a worker that only slept remembers.
+async fn replace_rows(leases: &dyn LeaseStore, standing: &[LeaseRow], rows: &[LeaseRow]) -> Result<(), Failure> {
+    for row in rows {
+        match standing.iter().find(|standing| standing.shard == row.shard) {
+            Some(old) => leases.replace(&LeaseRow { counter: old.counter + 1, ..row.clone() }).await?,
+            None => leases.create(row).await?,
+        }
+    }
+    for old in standing.iter().filter(|old| rows.iter().all(|row| row.shard != old.shard)) {
+        leases.remove(old).await?;
+    }
+    Ok(())
 }
 
 impl Rebuilt {
@@ -57,5 +109,53 @@ impl Rebuilt {
             "state made anew: {shards} shards, {claims} claims from {objects} objects, {unclaimable} records that could \
              not claim"
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lease::WorkerId;
+    use crate::lease::memory::MemoryLeases;
+    use crate::ops::clock::PausedClock;
+    use crate::source::ShardId;
+
+    const FAILOVER: Duration = Duration::from_secs(10);
+
+    fn row(shard: &str, counter: u64, owner: Option<&str>) -> LeaseRow {
+        LeaseRow { counter, owner: owner.map(WorkerId::new), ..LeaseRow::new(ShardId::new(shard), Vec::new()) }
+    }
+
+    fn clock() -> PausedClock {
+        PausedClock::start(jiff::Timestamp::UNIX_EPOCH)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_row_that_moves_within_the_failover_has_a_living_owner() {
+        let leases = MemoryLeases::shared();
+        leases.create(&row("a", 3, Some("alive"))).await.unwrap();
+        let renew = async {
+            clock().sleep(FAILOVER / 3).await;
+            leases.replace(&row("a", 4, Some("alive"))).await.unwrap();
+        };
+        let clock = clock();
+        let (rows, ()) = tokio::join!(abandoned_rows(&leases, FAILOVER, &clock), renew);
+        let Err(Failure::Failed(error)) = rows else { panic!("taken from the living") };
+        assert_eq!(error.to_string(), "workers hold leases (alive that of a): stop them first");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_rows_of_the_dead_are_replaced_on_their_counters_and_what_the_archive_has_not_is_removed() {
+        let leases = MemoryLeases::shared();
+        for row in [row("a", 3, Some("dead")), row("b", 7, None)] {
+            leases.create(&row).await.unwrap();
+        }
+        let Ok(standing) = abandoned_rows(&leases, FAILOVER, &clock()).await else { panic!("all are dead") };
+        let made = [row("a", 0, None), row("c", 0, None)];
+        assert!(replace_rows(&leases, &standing, &made).await.is_ok());
+        assert_eq!(leases.list().await.unwrap(), [row("a", 4, None), row("c", 0, None)]);
+        // Somebody has begun to work since they were looked at.
+        assert!(replace_rows(&leases, &standing, &made).await.is_err());
+        assert_eq!(leases.list().await.unwrap(), [row("a", 4, None), row("c", 0, None)]);
     }
 }

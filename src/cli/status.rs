@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::open::{look_at_leases, open_source, read_archive};
 use super::{Failure, Reporting, block_on, output};
 use crate::config::Config;
-use crate::lease::{LeaseRow, LeaseStore as _};
+use crate::lease::LeaseRow;
 use crate::ops::clock::SystemClock;
 use crate::source::{Checkpoint, ShardId, Source as _};
 
@@ -52,7 +52,7 @@ pub(super) fn run(reporting: &Reporting) -> Result<ExitCode, Failure> {
 async fn status(config: &Config) -> Result<Status, Failure> {
     let clock = Arc::new(SystemClock::start());
     let archive_id = read_archive(config, clock.clone()).await.ok().map(|(_, id)| id);
-    let rows = match look_at_leases(config, archive_id)? {
+    let rows = match look_at_leases(config, archive_id).await? {
         Some(leases) => leases.list().await?,
         None => Vec::new(),
     };

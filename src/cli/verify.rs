@@ -8,7 +8,6 @@ use jiff::Timestamp;
 use super::open::{look_at_leases, read_archive};
 use super::progress::Bar;
 use super::{Failure, Reporting, block_on};
-use crate::lease::LeaseStore;
 use crate::ops::clock::SystemClock;
 use crate::verify::{ObjectRows, Options, Progress, render, verify};
 
@@ -45,15 +44,14 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     crate::ops::telemetry::start("warn");
     let report = block_on(async {
         let (archive, archive_id) = read_archive(&config, Arc::new(SystemClock::start())).await?;
-        let leases = look_at_leases(&config, Some(archive_id))?;
-        let leases = leases.as_ref().map(|leases| leases as &dyn LeaseStore);
+        let leases = look_at_leases(&config, Some(archive_id)).await?;
         let options = Options { since: arguments.since, until: arguments.until, fast: arguments.fast };
         let bar = Bar::new(0);
         let mut show = |progress: Progress| {
             let message = format!("object {} of {}", progress.objects, progress.objects_total);
             bar.show(progress.bytes, progress.bytes_total, message);
         };
-        Ok(verify(archive.as_ref(), leases, Arc::new(ObjectRows), &options, &mut show).await?)
+        Ok(verify(archive.as_ref(), leases.as_deref(), Arc::new(ObjectRows), &options, &mut show).await?)
     })?;
     arguments.reporting.print(&report, |report| render(report).trim_end().into())?;
     Ok(if report.is_intact() { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -7,6 +7,7 @@
 //! | was claimed from another position, by an equal core | [`Verdict::Duplicate`] |
 //! | was claimed from other positions, by other cores only | [`Verdict::Conflict`]: it is kept, and its own core is claimed beside theirs |
 
+pub mod dynamodb;
 pub mod embedded;
 pub mod memory;
 mod verdict;
@@ -105,6 +106,10 @@ pub enum ClaimError {
     /// What is stored contradicts itself; a human is needed.
     #[error("claims are damaged: {0}")]
     Damaged(String),
+    /// The claims do not do as they are told, and won't by themselves: a permission, a table that is not there or was
+    /// made anew. A human is needed.
+    #[error("claims are refused: {0}")]
+    Refused(String),
 }
 
 impl ClaimError {

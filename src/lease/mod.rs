@@ -1,5 +1,6 @@
 //! 8. Who reads which shard, and how far they got: the [`LeaseStore`] port.
 
+pub mod dynamodb;
 pub mod embedded;
 mod held;
 pub mod memory;
@@ -178,6 +179,13 @@ pub enum LeaseError {
         /// The row's shard.
         shard: ShardId,
         /// What is wrong.
+        reason: String,
+    },
+    /// The table does not do as it is told, and won't by itself: a permission, a table that is not there or not ours. A
+    /// human is needed.
+    #[error("the lease table refuses: {reason}")]
+    Refused {
+        /// What happened, where, and what can be done.
         reason: String,
     },
 }

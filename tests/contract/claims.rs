@@ -15,6 +15,8 @@ use jiff::Timestamp;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
+use crate::dynamodb;
+
 use Verdict::{Conflict, Duplicate, New, NewerVersion, OlderVersion};
 
 /// Runs one test of the suite against new claims of each kind.
@@ -22,6 +24,7 @@ async fn with_each_store<F: Future<Output = ()>>(test: impl Fn(Box<dyn Claims>) 
     test(Box::new(MemoryClaims::new())).await;
     let directory = TempDir::new().unwrap();
     test(Box::new(embedded(directory.path(), 1 << 20))).await;
+    test(Box::new(dynamodb::claims().await)).await;
 }
 
 fn embedded(directory: &Path, segment_claims: u32) -> EmbeddedClaims {
@@ -29,28 +32,28 @@ fn embedded(directory: &Path, segment_claims: u32) -> EmbeddedClaims {
     EmbeddedClaims::open(directory, options, now()).unwrap()
 }
 
-fn now() -> Timestamp {
+pub(crate) fn now() -> Timestamp {
     "2026-11-21T09:30:00Z".parse().unwrap()
 }
 
 /// One claim, and who makes it.
 #[derive(Clone, Debug)]
-struct Arrival {
-    shard: &'static str,
-    position: Position,
-    index: u32,
-    identity: Known,
-    core: Core,
+pub(crate) struct Arrival {
+    pub(crate) shard: &'static str,
+    pub(crate) position: Position,
+    pub(crate) index: u32,
+    pub(crate) identity: Known,
+    pub(crate) core: Core,
 }
 
 #[derive(Clone, Debug)]
-enum Known {
+pub(crate) enum Known {
     LogId(String, i32),
     Content([u8; 32]),
 }
 
 /// A copy of version 1 of record `id` with the given core, at `position` of shard `a`.
-fn copy(id: &str, core: u64, position: u64) -> Arrival {
+pub(crate) fn copy(id: &str, core: u64, position: u64) -> Arrival {
     let core = Core { base: core, details_source: DetailsSource::RawDetails, details: 0 };
     Arrival { shard: "a", position: Position::new(position), index: 0, identity: Known::LogId(id.to_owned(), 1), core }
 }
@@ -63,7 +66,7 @@ impl Arrival {
         }
     }
 
-    fn claim(&self) -> Claim<'_> {
+    pub(crate) fn claim(&self) -> Claim<'_> {
         let identity = match &self.identity {
             Known::LogId(log_id, version) => Identity::LogId { log_id, version: *version },
             Known::Content(digest) => Identity::Content(*digest),
@@ -72,12 +75,12 @@ impl Arrival {
     }
 }
 
-async fn ask(claims: &dyn Claims, copy: &Arrival) -> Verdict {
+pub(crate) async fn ask(claims: &dyn Claims, copy: &Arrival) -> Verdict {
     claims.claim(&ShardId::new(copy.shard), &[copy.claim()], now()).await.unwrap()[0]
 }
 
 /// Asks for each copy in a call of its own, then for all of them again: the answers stay.
-async fn expect(claims: &dyn Claims, expected: &[(Arrival, Verdict)]) {
+pub(crate) async fn expect(claims: &dyn Claims, expected: &[(Arrival, Verdict)]) {
     for round in ["first", "again", "after a flush"] {
         for (copy, verdict) in expected {
             assert_eq!(ask(claims, copy).await, *verdict, "{round}: {copy:?}");
@@ -303,6 +306,27 @@ fn any_copy() -> impl Strategy<Value = Arrival> {
 
 fn any_event() -> impl Strategy<Value = Event> {
     prop_oneof![6 => Just(Event::Nothing), 1 => Just(Event::Flush), 1 => Just(Event::FlushAndReopen)]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 8, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_claims_of_dynamodb_answer_as_the_twin_in_memory_does(
+        calls in proptest::collection::vec(proptest::collection::vec(any_copy(), 1..12), 1..12),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (twin, claims) = (MemoryClaims::new(), dynamodb::claims().await);
+            for copies in &calls {
+                let shard = ShardId::new(copies[0].shard);
+                let call: Vec<Claim<'_>> = copies.iter().map(Arrival::claim).collect();
+                let answers = claims.claim(&shard, &call, now()).await.unwrap();
+                prop_assert_eq!(answers, twin.claim(&shard, &call, now()).await.unwrap(), "{:?}", copies);
+            }
+            Ok(())
+        })?;
+    }
 }
 
 proptest! {

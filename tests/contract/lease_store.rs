@@ -7,26 +7,29 @@ use std::future::Future;
 use auditlake::lease::embedded::EmbeddedLeases;
 use auditlake::lease::memory::MemoryLeases;
 use auditlake::lease::{LeaseError, LeaseRow, LeaseStore, Pending, WorkerId};
-use auditlake::source::{Checkpoint, Position, SequenceNumber, ShardId};
+use auditlake::source::{Checkpoint, HashRange, Position, SequenceNumber, ShardId};
 use tempfile::TempDir;
+
+use crate::dynamodb;
 
 /// Runs one test of the suite against a new store of each kind.
 async fn with_each_store<F: Future<Output = ()>>(test: impl Fn(Box<dyn LeaseStore>) -> F) {
     test(Box::new(MemoryLeases::shared())).await;
     let directory = TempDir::new().unwrap();
     test(Box::new(EmbeddedLeases::open(directory.path()).unwrap())).await;
+    test(Box::new(dynamodb::leases().await)).await;
 }
 
-fn shard(name: &str) -> ShardId {
+pub(crate) fn shard(name: &str) -> ShardId {
     ShardId::new(name)
 }
 
-fn row(name: &str, counter: u64) -> LeaseRow {
+pub(crate) fn row(name: &str, counter: u64) -> LeaseRow {
     LeaseRow { counter, ..LeaseRow::new(shard(name), Vec::new()) }
 }
 
 /// A row with something in every field.
-fn full_row(name: &str) -> LeaseRow {
+pub(crate) fn full_row(name: &str) -> LeaseRow {
     let digest = auditlake::digest::Digest::of(b"payload");
     let sequence = SequenceNumber::new("49590338271490256608559692538361571095921575989136588898");
     let at = |sub_sequence| Checkpoint::at(Position { sequence: sequence.clone(), sub_sequence }, b"payload");
@@ -53,11 +56,20 @@ fn full_row(name: &str) -> LeaseRow {
         batch_seq: u64::MAX,
         chain_head: Some(digest),
         pending: Some(pending),
-        ..LeaseRow::new(shard(name), Vec::new())
+        caught_up: true,
+        read_through: Some("2026-11-21T09:30:00.123456789Z".parse().unwrap()),
+        wanted_by: Some(WorkerId::new("another")),
+        taken_at: Some("2026-11-21T09:00:00.5Z".parse().unwrap()),
+        switches: 3,
+        children: vec![shard("c/2"), shard("c/1")],
+        hash_range: Some(HashRange { start: "0".into(), end: "340282366920938463463374607431768211455".into() }),
+        origin: Some("arn:aws:kinesis:eu-west-1:1:stream/s 2026-11-01T00:00:00Z".into()),
+        remade_at: Some(4),
+        shard: shard(name),
     }
 }
 
-fn assert_conflict(result: &Result<(), LeaseError>, name: &str) {
+pub(crate) fn assert_conflict(result: &Result<(), LeaseError>, name: &str) {
     assert!(matches!(result, Err(LeaseError::Conflict { shard: of }) if *of == shard(name)), "{result:?}");
 }
 
@@ -79,6 +91,14 @@ async fn a_row_is_read_as_it_was_written() {
         let bare = row("a", 4);
         store.replace(&bare).await.unwrap();
         assert_eq!(store.get(&shard("a")).await.unwrap(), Some(bare));
+        // The same fields, without their like in another program's words.
+        let time = "2026-11-21T00:00:00Z".parse().unwrap();
+        let imported = Checkpoint::Imported(Position { sequence: SequenceNumber::new("9"), sub_sequence: 7 });
+        for (counter, checkpoint) in [(5, Checkpoint::Since(time)), (6, imported)] {
+            let row = LeaseRow { checkpoint, ended: counter == 6, ..row("a", counter) };
+            store.replace(&row).await.unwrap();
+            assert_eq!(store.get(&shard("a")).await.unwrap(), Some(row));
+        }
     })
     .await;
 }

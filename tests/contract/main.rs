@@ -5,6 +5,10 @@
 mod archive_store;
 mod claims;
 mod clock;
+mod dynamodb;
+mod dynamodb_claims;
+mod dynamodb_leases;
+mod dynamodb_tables;
 mod lease_store;
 mod s3;
 mod source;

@@ -7,7 +7,7 @@
 //! | `crash`, `failpoints` | killed at any moment and at every step: archived exactly once |
 //! | `fleet` | many workers on a stream, a table and a bucket |
 //! | `full_disk`, `daemon`, `memory` | a disk that runs full, a process that is to stop, what it takes |
-//! | `s3` | the archive in a bucket |
+//! | `s3`, `dynamodb` | the archive in a bucket, the state in tables |
 //! | `bad_input`, `damage` | what is said about wrong input and about damage |
 
 // Real processes are waited for in real time.
@@ -23,6 +23,7 @@ mod crash;
 mod daemon;
 mod damage;
 mod dates;
+mod dynamodb;
 mod fleet;
 mod forms;
 mod full_disk;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use uuid::Uuid;
 
-use super::state::state_failure;
+use super::state::State;
 use crate::archive::identity::{self, ArchiveIdentity, IdentityError};
 use crate::archive::s3::{Encryption, LockMode, Probe, Retention, S3Options};
 use crate::archive::{ArchiveError, ArchiveStore, LocalArchive, S3Archive};
@@ -17,7 +17,6 @@ use crate::cli::Failure;
 use crate::config::{ArchiveChoice, Config, ObjectLockMode, S3Config, S3Encryption};
 use crate::ops::clock::Clock;
 use crate::ops::identity::random_id;
-use crate::ops::state_dir::StateDir;
 
 /// How long one call may take: 64 MiB, the most that goes in one, have a minute on a line of 9 Mbit/s. The archive tries
 /// again itself.
@@ -131,20 +130,19 @@ fn s3_options(config: &S3Config, bucket: &str) -> S3Options {
 /// The archive's identity; an archive is made where there is none yet, unless the state says that there should be one: then
 /// its disk is not there. What a worker needs of a bucket is tried out first, and nothing is written where something
 /// else lives.
-pub(super) async fn archive_identity(
+pub(in crate::cli) async fn archive_identity(
     archive: &OpenArchive,
-    state: &StateDir,
+    state: &State,
     clock: &dyn Clock,
 ) -> Result<ArchiveIdentity, Failure> {
     let (store, place) = (archive.store.as_ref(), &archive.place);
     let failure = |error| identity_failure(error, place);
-    let bound = StateDir::look(state.path()).and_then(|view| view.archive()).map_err(state_failure)?;
+    let bound = state.bound().await?;
     archive.probe(&Probe::READING).await?;
     if let (Some(bound), Err(IdentityError::Absent)) = (bound, identity::read(store).await) {
         let help = if archive.bucket.is_some() { "is it another bucket or prefix?" } else { "is its disk mounted?" };
-        let state = state.path().display();
         return Err(Failure::configuration(anyhow!(
-            "{place}: the archive {bound}, to which the state directory `{state}` belongs, is not there; {help}"
+            "{place}: the archive {bound}, whose state is in {state}, is not there; {help}"
         )));
     }
     identity::look(store).await.map_err(failure)?;

@@ -1,6 +1,7 @@
 //! From the configuration to open ports: the wiring.
 
 mod archive;
+mod dynamodb;
 mod source;
 mod state;
 
@@ -12,41 +13,36 @@ use crate::archive::identity::ArchiveIdentity;
 use crate::batch::Limits;
 use crate::config::Config;
 use crate::lease::WorkerId;
-use crate::lease::embedded::EmbeddedLeases;
 use crate::ops::clock::{Clock, SystemClock};
 use crate::ops::identity::random_bytes;
 use crate::ops::retry::RetryPolicy;
-use crate::ops::state_dir::StateDir;
 use crate::record::IdentityKey;
 use crate::worker::Settings;
 
-use archive::archive_identity;
-use state::open_claims;
-
-pub(super) use archive::{open_archive, read_archive};
+pub(super) use archive::{archive_identity, open_archive, read_archive};
 pub(super) use source::open_source;
-pub(super) use state::{claim_options, look_at_leases, open_state, remake_claims, state_failure};
+pub(super) use state::{State, claim_options, look_at_leases, remake_claims};
 
-/// Everything that a worker needs, open. The state directory is this process's alone for as long as this lives.
+/// Everything that a worker needs, open. A state directory is this process's alone for as long as this lives.
 pub(super) struct Opened {
     pub(super) ports: Ports,
     pub(super) archive: ArchiveIdentity,
-    _state: StateDir,
+    _state: State,
 }
 
 /// Opens source, state and archive, in this order of complaints, and binds the state to the archive.
 pub(super) async fn open(config: &Config) -> Result<Opened, Failure> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
     let source = open_source(config, clock.clone())?;
-    let state = open_state(config)?;
+    let state = State::open(config, clock.clone()).await?;
     let archive = open_archive(config, clock.clone()).await?;
     let identity = archive_identity(&archive, &state, clock.as_ref()).await?;
     let archive = archive.store;
     let archive_id = identity.archive_id;
-    state.bind(archive_id).map_err(state_failure)?;
-    let claims = open_claims(&state, claim_options(config), archive.as_ref(), archive_id, clock.now()).await?;
-    let leases = EmbeddedLeases::open(state.leases())?;
-    let ports = Ports { source, claims: Arc::new(claims), archive, leases: Arc::new(leases), clock };
+    state.bind(archive_id).await?;
+    let claims = state.claims(config, archive.as_ref(), archive_id, clock.now()).await?;
+    let leases = state.leases(archive_id)?;
+    let ports = Ports { source, claims, archive, leases, clock };
     Ok(Opened { ports, archive: identity, _state: state })
 }
 

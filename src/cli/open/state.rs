@@ -1,22 +1,100 @@
 //! Opening the state: leases and claims.
 
+use std::fmt;
+use std::sync::Arc;
+
 use anyhow::anyhow;
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use super::dynamodb::{self, DynamoState};
 use crate::archive::ArchiveStore;
 use crate::cli::Failure;
-use crate::config::Config;
+use crate::config::{Config, StateChoice};
+use crate::dedupe::Claims;
 use crate::dedupe::embedded::{EmbeddedClaims, Options};
 use crate::encode::keys::MANIFESTS_PREFIX;
+use crate::lease::LeaseStore;
 use crate::lease::embedded::EmbeddedLeases;
+use crate::ops::clock::Clock;
 use crate::ops::identity::random_bytes;
 use crate::ops::state_dir::{StateDir, StateError};
 use crate::verify::rebuild;
 
+/// Where leases and claims are.
+pub(in crate::cli) enum State {
+    /// A directory that is this process's alone for as long as this lives.
+    Embedded(StateDir),
+    /// Two tables.
+    Dynamodb(DynamoState),
+}
+
+impl State {
+    /// Takes the directory for this process, or makes sure of the tables.
+    pub(in crate::cli) async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Self, Failure> {
+        Ok(match config.state.kind {
+            StateChoice::Embedded => {
+                Self::Embedded(StateDir::open(&config.state.embedded.path).map_err(state_failure)?)
+            }
+            StateChoice::Dynamodb => Self::Dynamodb(DynamoState::open(config, clock).await?),
+        })
+    }
+
+    /// The archive that it belongs to, if it does to any.
+    pub(super) async fn bound(&self) -> Result<Option<Uuid>, Failure> {
+        match self {
+            Self::Embedded(state) => {
+                StateDir::look(state.path()).and_then(|view| view.archive()).map_err(state_failure)
+            }
+            Self::Dynamodb(state) => state.bound().await,
+        }
+    }
+
+    /// Makes sure that it is used for one archive only.
+    pub(in crate::cli) async fn bind(&self, archive_id: Uuid) -> Result<(), Failure> {
+        match self {
+            Self::Embedded(state) => state.bind(archive_id).map(drop).map_err(state_failure),
+            Self::Dynamodb(state) => state.bind(archive_id).await.map(drop),
+        }
+    }
+
+    /// The lease rows of the archive that it belongs to.
+    pub(in crate::cli) fn leases(&self, archive_id: Uuid) -> Result<Arc<dyn LeaseStore>, Failure> {
+        Ok(match self {
+            Self::Embedded(state) => Arc::new(EmbeddedLeases::open(state.leases())?),
+            Self::Dynamodb(state) => Arc::new(state.leases(archive_id)),
+        })
+    }
+
+    /// The claims, complete.
+    pub(super) async fn claims(
+        &self,
+        config: &Config,
+        archive: &dyn ArchiveStore,
+        archive_id: Uuid,
+        now: Timestamp,
+    ) -> Result<Arc<dyn Claims>, Failure> {
+        Ok(match self {
+            Self::Embedded(state) => {
+                Arc::new(open_claims(state, claim_options(config), archive, archive_id, now).await?)
+            }
+            Self::Dynamodb(state) => Arc::new(state.claims(archive, archive_id).await?),
+        })
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Embedded(state) => write!(f, "the directory `{}`", state.path().display()),
+            Self::Dynamodb(state) => state.names().fmt(f),
+        }
+    }
+}
+
 /// The claims of the state directory. Those that are new, beside an archive that is not, are made from the archive first:
 /// without them copies of what is archived would get in.
-pub(super) async fn open_claims(
+async fn open_claims(
     state: &StateDir,
     options: Options,
     archive: &dyn ArchiveStore,
@@ -43,14 +121,25 @@ pub(in crate::cli) async fn remake_claims(
     now: Timestamp,
 ) -> Result<rebuild::Progress, Failure> {
     let claims = EmbeddedClaims::open(state.new_claims()?, options, now)?;
+    let done = claim_archive(&claims, archive, archive_id, now).await?;
+    drop(claims);
+    state.adopt_new_claims()?;
+    Ok(done)
+}
+
+/// Lets everything in the archive claim, and says how far it has come.
+pub(super) async fn claim_archive(
+    claims: &dyn Claims,
+    archive: &dyn ArchiveStore,
+    archive_id: Uuid,
+    now: Timestamp,
+) -> Result<rebuild::Progress, rebuild::RebuildError> {
     let mut report = |progress: rebuild::Progress| {
         if progress.objects.is_multiple_of(100) {
             tracing::info!(objects = progress.objects, claims = progress.records, "reading the archive back");
         }
     };
-    let done = rebuild::claims(archive, archive_id, &claims, now, &mut report).await?;
-    drop(claims);
-    state.adopt_new_claims()?;
+    let done = rebuild::claims(archive, archive_id, claims, now, &mut report).await?;
     if done.unclaimable > 0 {
         tracing::warn!(
             records = done.unclaimable,
@@ -66,13 +155,8 @@ pub(in crate::cli) fn claim_options(config: &Config) -> Options {
     Options::new(config.dedupe.window.get(), random_bytes())
 }
 
-/// The state directory, taken for this process.
-pub(in crate::cli) fn open_state(config: &Config) -> Result<StateDir, Failure> {
-    StateDir::open(&config.state.embedded.path).map_err(state_failure)
-}
-
 /// A state of another archive is a matter of configuration, everything else of the moment.
-pub(in crate::cli) fn state_failure(error: StateError) -> Failure {
+fn state_failure(error: StateError) -> Failure {
     match error {
         StateError::OtherArchive { .. } => Failure::configuration(anyhow!(
             "{error}; one state directory goes with one archive: set state.embedded.path and archive.local.path to a pair"
@@ -81,19 +165,23 @@ pub(in crate::cli) fn state_failure(error: StateError) -> Failure {
     }
 }
 
-/// The lease rows, to be looked at while another process may be writing them; none where there is no state. A state of
+/// The lease rows, to be looked at while others may be writing them; none where there is no state. A state of
 /// another archive than `archive_id` is refused: its rows would make that archive look damaged.
-pub(in crate::cli) fn look_at_leases(
+pub(in crate::cli) async fn look_at_leases(
     config: &Config,
     archive_id: Option<Uuid>,
-) -> Result<Option<EmbeddedLeases>, Failure> {
+) -> Result<Option<Arc<dyn LeaseStore>>, Failure> {
+    if config.state.kind == StateChoice::Dynamodb {
+        let leases = dynamodb::look(config, archive_id).await?;
+        return Ok(leases.map(|leases| Arc::new(leases) as Arc<dyn LeaseStore>));
+    }
     let path = &config.state.embedded.path;
     match StateDir::look(path) {
         Ok(view) => match (view.archive().map_err(state_failure)?, archive_id) {
             (Some(bound), Some(asked)) if bound != asked => {
                 Err(state_failure(StateError::OtherArchive { path: path.clone(), bound, asked }))
             }
-            _ => Ok(Some(EmbeddedLeases::look(view.leases()))),
+            _ => Ok(Some(Arc::new(EmbeddedLeases::look(view.leases())))),
         },
         Err(StateError::Missing { .. }) => Ok(None),
         Err(error) => Err(state_failure(error)),
@@ -103,11 +191,10 @@ pub(in crate::cli) fn look_at_leases(
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::sync::Arc;
 
     use super::super::read_archive;
     use super::*;
-    use crate::ops::clock::{Clock as _, SystemClock};
+    use crate::ops::clock::SystemClock;
 
     #[tokio::test]
     async fn claims_that_were_half_made_from_the_archive_are_made_again() {

@@ -89,7 +89,7 @@ async fn is_taken(claims: &EmbeddedClaims, number: u64) -> bool {
 fn reason(error: ClaimError) -> String {
     match error {
         ClaimError::Unavailable(reason) => reason,
-        ClaimError::Damaged(reason) => panic!("damaged: {reason}"),
+        other => panic!("{other}"),
     }
 }
 

@@ -1,0 +1,182 @@
+//! Opening the state in DynamoDB: two tables, shared by any number of workers.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::anyhow;
+use aws_sdk_dynamodb::Client;
+use uuid::Uuid;
+
+use crate::archive::ArchiveStore;
+use crate::aws::dynamodb::{CLAIM_PATIENCE, LEASE_PATIENCE, TableError, TableOptions, client, exists, prepare};
+use crate::cli::Failure;
+use crate::config::{Config, DynamodbConfig};
+use crate::dedupe::dynamodb::{ClaimsTable, DynamoClaims, Marker, table as claims_table};
+use crate::encode::keys::MANIFESTS_PREFIX;
+use crate::lease::dynamodb::{DynamoLeases, table as lease_table};
+use crate::ops::clock::Clock;
+use crate::ops::identity::random_bytes;
+use crate::verify::rebuild;
+
+/// The tables, there and ready.
+pub(in crate::cli) struct DynamoState {
+    leases: Client,
+    claims: ClaimsTable,
+    names: Names,
+    /// The dedupe window.
+    window: Duration,
+    clock: Arc<dyn Clock>,
+}
+
+/// The names of the tables.
+#[derive(Clone, Debug)]
+pub(super) struct Names {
+    pub(super) leases: String,
+    pub(super) claims: String,
+}
+
+impl Names {
+    pub(super) fn of(config: &DynamodbConfig) -> Self {
+        let prefix = &config.table_prefix;
+        Self { leases: format!("{prefix}-leases"), claims: format!("{prefix}-claims") }
+    }
+}
+
+impl fmt::Display for Names {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the tables {} and {}", self.leases, self.claims)
+    }
+}
+
+impl DynamoState {
+    /// Makes the tables where they are missing, or sees that they are there.
+    pub(super) async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Self, Failure> {
+        let settings = &config.state.dynamodb;
+        let names = Names::of(settings);
+        let (leases, claims) = (client(settings, LEASE_PATIENCE).await, client(settings, CLAIM_PATIENCE).await);
+        if leases.config().region().is_none() {
+            return Err(Failure::configuration(anyhow!(
+                "state.dynamodb.region: is required: neither it nor AWS_REGION nor the profile names the tables' region"
+            )));
+        }
+        let options = TableOptions {
+            create: settings.create_tables,
+            point_in_time_recovery: settings.point_in_time_recovery,
+            tags: &settings.tags,
+        };
+        // With the claims' client: it waits longer.
+        for table in [lease_table(&names.leases), claims_table(&names.claims)] {
+            prepare(&claims, table, options, clock.as_ref()).await.map_err(table_failure)?;
+        }
+        let claims = ClaimsTable::new(claims, &names.claims);
+        Ok(Self { leases, claims, names, window: config.dedupe.window.get(), clock })
+    }
+
+    /// The tables' names.
+    pub(super) fn names(&self) -> &Names {
+        &self.names
+    }
+
+    /// The archive that the tables belong to, if they do to any.
+    pub(super) async fn bound(&self) -> Result<Option<Uuid>, Failure> {
+        Ok(self.claims.marker().await?.map(|marker| marker.archive))
+    }
+
+    /// Makes sure that the tables are used for one archive only: of any number of workers that begin at the same time, one
+    /// says which.
+    pub(super) async fn bind(&self, archive_id: Uuid) -> Result<Marker, Failure> {
+        let marker = self.claims.begin(&Marker::begun(archive_id, random_bytes())).await?;
+        if marker.archive != archive_id {
+            return Err(other_archive(&self.names, marker.archive, archive_id));
+        }
+        Ok(marker)
+    }
+
+    /// The lease rows.
+    pub(super) fn leases(&self, archive_id: Uuid) -> DynamoLeases {
+        DynamoLeases::new(self.leases.clone(), &self.names.leases, archive_id)
+    }
+
+    /// The claims. Those that are not complete are first made from the archive, by every worker that finds them so: an
+    /// archived record claims from its own position, so that doing it twice, or at the same time, does what doing it once
+    /// does.
+    pub(super) async fn claims(&self, archive: &dyn ArchiveStore, archive_id: Uuid) -> Result<DynamoClaims, Failure> {
+        let marker = self.bind(archive_id).await?;
+        if !marker.complete {
+            if !archive.list(MANIFESTS_PREFIX).await?.is_empty() {
+                let done = self.make(&marker, archive).await?;
+                let (records, objects) = (done.records, done.objects);
+                tracing::warn!(records, objects, "claims were made anew from the archive");
+            }
+            self.complete(&marker, Some(&marker)).await?;
+        }
+        Ok(DynamoClaims::open(self.claims.clone(), &marker, self.window, self.clock.clone()))
+    }
+
+    /// Makes the claims anew from the archive, beside the old ones, whose place they take when they are complete.
+    pub(in crate::cli) async fn remake_claims(
+        &self,
+        archive: &dyn ArchiveStore,
+        archive_id: Uuid,
+    ) -> Result<rebuild::Progress, Failure> {
+        let standing = self.bind(archive_id).await?;
+        let anew = Marker::begun(archive_id, random_bytes());
+        let done = self.make(&anew, archive).await?;
+        self.complete(&anew, Some(&standing)).await?;
+        Ok(done)
+    }
+
+    /// Lets everything in the archive claim.
+    async fn make(&self, marker: &Marker, archive: &dyn ArchiveStore) -> Result<rebuild::Progress, Failure> {
+        let claims = DynamoClaims::remaking(self.claims.clone(), marker, self.window, self.clock.clone());
+        Ok(super::state::claim_archive(&claims, archive, marker.archive, self.clock.now()).await?)
+    }
+
+    async fn complete(&self, marker: &Marker, seen: Option<&Marker>) -> Result<(), Failure> {
+        let complete = Marker { complete: true, ..marker.clone() };
+        if self.claims.put(&complete, seen).await? {
+            return Ok(());
+        }
+        Err(anyhow!(
+            "the claims in the table {} were made anew by another process meanwhile: try again",
+            self.names.claims
+        )
+        .into())
+    }
+}
+
+/// The lease rows, to be looked at; none where there is no table, or nobody knows whose it is.
+pub(super) async fn look(config: &Config, archive_id: Option<Uuid>) -> Result<Option<DynamoLeases>, Failure> {
+    let names = Names::of(&config.state.dynamodb);
+    let client = client(&config.state.dynamodb, LEASE_PATIENCE).await;
+    if !exists(&client, &names.leases).await.map_err(table_failure)? {
+        return Ok(None);
+    }
+    let bound = if exists(&client, &names.claims).await.map_err(table_failure)? {
+        ClaimsTable::new(client.clone(), &names.claims).marker().await?.map(|marker| marker.archive)
+    } else {
+        None
+    };
+    match (bound, archive_id) {
+        (Some(bound), Some(asked)) if bound != asked => Err(other_archive(&names, bound, asked)),
+        _ => Ok(archive_id.or(bound).map(|id| DynamoLeases::new(client, names.leases, id))),
+    }
+}
+
+fn other_archive(names: &Names, bound: Uuid, asked: Uuid) -> Failure {
+    Failure::configuration(anyhow!(
+        "{names} belong to the archive {bound}, not to {asked}; a pair of tables goes with one archive: give each archive a \
+         state.dynamodb.table_prefix of its own"
+    ))
+}
+
+/// A table that has to be made, or is another's, is a matter of configuration, everything else of the moment.
+fn table_failure(error: TableError) -> Failure {
+    match error {
+        TableError::Missing { .. } | TableError::OtherShape { .. } => {
+            Failure::configuration(anyhow!(error).context("state.dynamodb.table_prefix"))
+        }
+        TableError::Unavailable(_) | TableError::Refused(_) => Failure::Failed(error.into()),
+    }
+}
