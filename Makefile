@@ -7,7 +7,9 @@ SHELL := /bin/bash
 
 PYTHON ?= python3
 VENV := .tools/venv
+NPM_PACKAGES := .tools/npm
 export AUDITLAKE_PYTHON := $(abspath $(VENV)/bin/python)
+export AUDITLAKE_TEST_TOOLS := $(abspath .tools)
 
 .PHONY: help
 help: ## this list
@@ -26,14 +28,21 @@ test: test-tools ## all tests; installs what they need into .tools/
 	fi
 	cargo test --doc --features failpoints
 
-# Engines that read the archive as its users do.
+# Engines that read the archive as its users do, and servers that speak the protocols of Kinesis, DynamoDB and S3.
 .PHONY: test-tools
-test-tools: $(VENV)/installed
+test-tools: $(VENV)/installed $(NPM_PACKAGES)/installed ## installs what the tests need
 
-$(VENV)/installed: tests/requirements.txt
+$(VENV)/installed: tests/requirements.txt tests/servers/requirements.txt
 	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(^:%=--requirement %)
+	touch $@
+
+$(NPM_PACKAGES)/installed: tests/servers/package.json tests/servers/package-lock.json
+	rm -rf $(NPM_PACKAGES)
+	mkdir -p $(NPM_PACKAGES)
+	cp $^ $(NPM_PACKAGES)/
+	npm ci --prefix $(NPM_PACKAGES) --ignore-scripts --no-audit --no-fund
 	touch $@
 
 .PHONY: fmt
