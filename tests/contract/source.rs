@@ -198,20 +198,20 @@ pub(crate) fn texts(payloads: &[Payload]) -> Vec<String> {
     payloads.iter().map(|payload| String::from_utf8(payload.data.to_vec()).unwrap()).collect()
 }
 
-pub(crate) async fn keeps_the_contract(new: impl AsyncFn() -> Box<dyn Fixture>) {
-    payloads_come_once_in_order_with_growing_positions(new().await.as_ref()).await;
-    a_reader_resumes_behind_any_checkpoint(new().await.as_ref()).await;
-    a_target_leaves_out_what_came_later(new().await.as_ref()).await;
-    a_range_is_read_again_exactly(new().await.as_ref()).await;
-    a_follower_waits_and_goes_on(new().await.as_ref()).await;
-    a_cancelled_call_loses_nothing(new().await.as_ref()).await;
-    another_payload_at_the_checkpoint_is_found_out(new().await.as_mut()).await;
-    a_shard_that_is_not_there_is_an_error(new().await.as_ref()).await;
-    shards_are_listed_in_order(new().await.as_ref()).await;
-    a_shard_ends_behind_its_last_payload(new().await.as_ref()).await;
-    what_was_forgotten_unread_is_a_gap(new().await.as_ref()).await;
-    what_arrived_before_a_time_may_be_left_out_and_nothing_else(new().await.as_ref()).await;
-    another_programs_checkpoint_is_read_on_from(new().await.as_ref()).await;
+pub(crate) async fn keeps_the_contract<F: Fixture>(new: impl AsyncFn() -> F) {
+    payloads_come_once_in_order_with_growing_positions(&new().await).await;
+    a_reader_resumes_behind_any_checkpoint(&new().await).await;
+    a_target_leaves_out_what_came_later(&new().await).await;
+    a_range_is_read_again_exactly(&new().await).await;
+    a_follower_waits_and_goes_on(&new().await).await;
+    a_cancelled_call_loses_nothing(&new().await).await;
+    another_payload_at_the_checkpoint_is_found_out(&mut new().await).await;
+    a_shard_that_is_not_there_is_an_error(&new().await).await;
+    shards_are_listed_in_order(&new().await).await;
+    a_shard_ends_behind_its_last_payload(&new().await).await;
+    what_was_forgotten_unread_is_a_gap(&new().await).await;
+    what_arrived_before_a_time_may_be_left_out_and_nothing_else(&new().await).await;
+    another_programs_checkpoint_is_read_on_from(&new().await).await;
 }
 
 async fn payloads_come_once_in_order_with_growing_positions(fixture: &dyn Fixture) {
@@ -390,10 +390,10 @@ async fn another_programs_checkpoint_is_read_on_from(fixture: &dyn Fixture) {
 
 #[tokio::test]
 async fn files_keep_the_contract() {
-    keeps_the_contract(async || Box::new(Files::new())).await;
+    keeps_the_contract(async || Files::new()).await;
 }
 
 #[tokio::test]
 async fn the_twin_keeps_the_contract() {
-    keeps_the_contract(async || Box::new(Memory::new())).await;
+    keeps_the_contract(async || Memory::new()).await;
 }

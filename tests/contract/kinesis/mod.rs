@@ -226,12 +226,12 @@ impl Fixture for Stream {
 
 #[tokio::test]
 async fn polling_keeps_the_contract() {
-    keeps_the_contract(async || Box::new(Stream::new(Way::Polling, 1).await)).await;
+    keeps_the_contract(async || Stream::new(Way::Polling, 1).await).await;
 }
 
 #[tokio::test]
 async fn fan_out_keeps_the_contract() {
-    keeps_the_contract(async || Box::new(Stream::new(Way::FanOut, 1).await)).await;
+    keeps_the_contract(async || Stream::new(Way::FanOut, 1).await).await;
 }
 
 #[tokio::test]
