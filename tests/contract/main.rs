@@ -9,6 +9,7 @@ mod dynamodb;
 mod dynamodb_claims;
 mod dynamodb_leases;
 mod dynamodb_tables;
+mod kinesis;
 mod lease_store;
 mod s3;
 mod source;

@@ -11,7 +11,7 @@ use super::Failure;
 use crate::app::Ports;
 use crate::archive::identity::ArchiveIdentity;
 use crate::batch::Limits;
-use crate::config::Config;
+use crate::config::{Config, SourceChoice};
 use crate::lease::WorkerId;
 use crate::ops::clock::{Clock, SystemClock};
 use crate::ops::identity::random_bytes;
@@ -20,7 +20,7 @@ use crate::record::IdentityKey;
 use crate::worker::Settings;
 
 pub(super) use archive::{archive_identity, open_archive, read_archive};
-pub(super) use source::open_source;
+pub(super) use source::{Lag, OpenSource, open_source, pages};
 pub(super) use state::{State, claim_options, look_at_leases, remake_claims};
 
 /// Everything that a worker needs, open. A state directory is this process's alone for as long as this lives.
@@ -33,7 +33,7 @@ pub(super) struct Opened {
 /// Opens source, state and archive, in this order of complaints, and binds the state to the archive.
 pub(super) async fn open(config: &Config) -> Result<Opened, Failure> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
-    let source = open_source(config, clock.clone())?;
+    let source = open_source(config, clock.clone(), pages(config)).await?;
     let state = State::open(config, clock.clone()).await?;
     let archive = open_archive(config, clock.clone()).await?;
     let identity = archive_identity(&archive, &state, clock.as_ref()).await?;
@@ -49,6 +49,14 @@ pub(super) async fn open(config: &Config) -> Result<Opened, Failure> {
 /// The settings of a worker under this configuration.
 pub(super) fn settings(config: &Config, archive: &ArchiveIdentity, retry: RetryPolicy) -> Settings {
     let memory = config.limits.memory.as_u64();
+    // Files are read as fast as cores can take them. Readers of a stream wait for the network; their memory is bounded
+    // by what they may read ahead.
+    let (concurrency, poll) = match config.source.kind {
+        SourceChoice::File => {
+            (std::thread::available_parallelism().map_or(1, std::num::NonZero::get), config.source.file.poll)
+        }
+        SourceChoice::Kinesis => (tokio::sync::Semaphore::MAX_PERMITS, config.source.kinesis.poll),
+    };
     Settings {
         worker: worker_id(config.worker.id.as_deref()),
         archive_id: archive.archive_id,
@@ -61,8 +69,8 @@ pub(super) fn settings(config: &Config, archive: &ArchiveIdentity, retry: RetryP
             max_memory: memory,
         },
         memory,
-        concurrency: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-        poll: config.source.file.poll.get(),
+        concurrency,
+        poll: poll.get(),
         failover: config.lease.failover.get(),
         initial: config.source.kinesis.initial_position,
         archive_made_at: archive.created_at,
