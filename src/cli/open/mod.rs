@@ -23,7 +23,7 @@ use crate::worker::Settings;
 use archive::archive_identity;
 use state::open_claims;
 
-pub(super) use archive::{open_archive, read_archive};
+pub(super) use archive::{find_archive, open_archive, read_archive};
 pub(super) use source::open_source;
 pub(super) use state::{claim_options, look_at_leases, open_state, remake_claims, state_failure};
 
