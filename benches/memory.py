@@ -107,4 +107,5 @@ def main():
         print(f"verify    {seconds:.1f} s, peak {peak:.0f} MiB resident, {len(report['findings'])} findings")
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::open::{Lag, OpenSource, look_at_leases, pages, read_archive};
+use super::open::{Lag, OpenSource, find_archive, look_at_leases, pages};
 use super::{Failure, Reporting, block_on, output};
 use crate::config::Config;
 use crate::lease::LeaseRow;
@@ -54,7 +54,7 @@ pub(super) fn run(reporting: &Reporting) -> Result<ExitCode, Failure> {
 
 async fn status(config: &Config) -> Result<Status, Failure> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
-    let archive_id = read_archive(config, clock.clone()).await.ok().map(|(_, id)| id);
+    let archive_id = find_archive(config, clock.clone()).await?;
     let rows = match look_at_leases(config, archive_id).await? {
         Some(leases) => leases.list().await?,
         None => Vec::new(),

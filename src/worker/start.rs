@@ -43,8 +43,11 @@ impl Start {
             () = self.shutdown.graceful.cancelled() => return Ok(Outcome::Stopped { caught_up: false }),
         };
         self.check_origin()?;
-        let parent_heads = self.parent_heads().await?;
-        let Some(lease) = self.take().await? else { return Ok(Outcome::NotTaken) };
+        let prepared = tokio::select! {
+            prepared = async { Ok::<_, ShardError>((self.parent_heads().await?, self.take().await?)) } => prepared?,
+            () = self.shutdown.abort.cancelled() => return Ok(Outcome::Stopped { caught_up: false }),
+        };
+        let (parent_heads, Some(lease)) = prepared else { return Ok(Outcome::NotTaken) };
         let kept = lease.keep();
         let renews = !self.ports.leases.sole_worker();
         let Self { ports, settings, shutdown, totals, work, .. } = self;
