@@ -13,7 +13,7 @@ use auditlake_test_servers::aws::{
     Endpoints, Put, create_bucket, create_stream, dynamodb_client, is_open, kinesis_client, merge_shards, put_records,
     s3_client, shards, split_shard, unique_name,
 };
-use auditlake_test_servers::{FaultProxy, kinesis, ministack};
+use auditlake_test_servers::{FaultProxy, Request, kinesis, ministack};
 use aws_sdk_dynamodb::operation::scan::ScanError;
 use aws_sdk_dynamodb::types::AttributeValue;
 use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
@@ -91,6 +91,9 @@ impl Cloud {
             mirrored: Mutex::default(),
             runtime,
         };
+        if stage == Stage::Fast {
+            cloud.kinesis_faults.on("GetShardIterator").edit_request(write_numbers_as_ministack_does);
+        }
         cloud.wait(create_stream(&cloud.kinesis, &cloud.stream, shards));
         cloud.wait(create_bucket(&cloud.s3, &cloud.bucket));
         cloud.configured()
@@ -306,6 +309,15 @@ impl Cloud {
         };
         wait_until("all that was fed is archived", holds);
     }
+}
+
+/// `MiniStack` compares sequence numbers as text, with the zeros that it puts in front of them; the API knows none.
+fn write_numbers_as_ministack_does(request: &mut Request) {
+    let mut body: Value = serde_json::from_slice(&request.body).unwrap();
+    if let Some(Value::String(number)) = body.get_mut("StartingSequenceNumber") {
+        *number = format!("{number:0>30}");
+    }
+    request.body = body.to_string().into();
 }
 
 /// The archive's place in its bucket.
