@@ -69,8 +69,14 @@ impl InTables {
 
     #[track_caller]
     fn verify(&self) {
+        self.verify_with_tail(true);
+    }
+
+    /// Rows that were made from the archive say nothing about its tail.
+    #[track_caller]
+    fn verify_with_tail(&self, is_proved: bool) {
         let report = self.run(&["verify", "--json"]).expect(0).json();
-        assert_eq!((&report["findings"], &report["tail_proved"]), (&json!([]), &json!(true)));
+        assert_eq!((&report["findings"], &report["tail_proved"]), (&json!([]), &json!(is_proved)));
     }
 
     /// Copies of all that is archived, in another file: none may get in.
@@ -192,7 +198,7 @@ fn without_its_tables_catch_up_goes_on_from_the_archive_and_archives_no_copy() {
         world.feed_copies(&mut corpus);
         assert_eq!(world.catch_up()["archived"], json!(0), "{dropped:?}");
         corpus.truth.assert_holds(&world.workspace.archived());
-        world.verify();
+        world.verify_with_tail(!dropped.contains(&"leases"));
     }
 }
 
@@ -270,7 +276,7 @@ fn rebuild_state_makes_leases_and_claims_from_the_archive_alone() {
     world.feed_copies(&mut corpus);
     assert_eq!(world.catch_up()["archived"], json!(0));
     corpus.truth.assert_holds(&world.workspace.archived());
-    world.verify();
+    world.verify_with_tail(false);
 }
 
 #[test]
