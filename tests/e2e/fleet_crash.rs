@@ -1,5 +1,8 @@
 //! Killed at each step of the commit protocol, with another worker to take over (SCENARIOS.md, 38).
 
+use std::thread;
+use std::time::Duration;
+
 use crate::support::{Cloud, Feed, Process, assert_all_is_archived_once, wait_until};
 
 /// The worker dies at these steps, one after the other, each time in another worker's place; one that lives goes on.
@@ -63,7 +66,8 @@ fn killed_at_any_step_beside_a_worker_that_lives() {
         };
         wait_until("it has its share", || holds(step));
         wait_until("it is dead", || {
-            cloud.put(&mut feed, 5);
+            cloud.put(&mut feed, 20);
+            thread::sleep(Duration::from_millis(300));
             !dying.runs()
         });
         assert_eq!(dying.wait().signal, Some(6), "{step}");

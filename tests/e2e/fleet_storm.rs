@@ -2,6 +2,8 @@
 
 use std::thread;
 
+use serde_json::Value;
+
 use crate::support::{Cloud, Feed, Worker, assert_all_is_archived_once, stop_all, wait_until, wait_until_balanced};
 
 /// Each lease of a shard that takes records has an owner, and it is not this one.
@@ -92,6 +94,9 @@ fn a_worker_that_was_not_restarted_after_the_loss_of_its_tables_lets_nothing_in_
     cloud.put(&mut feed, 200);
     let (old, other) = (cloud.worker("old"), cloud.worker("other"));
     cloud.wait_until_archived(&feed);
+    // A batch under way would be finished by nobody, and stand in the way of the next one.
+    let payloads = |manifest: &Value| manifest["counts"]["payloads"].as_u64().unwrap();
+    wait_until("nothing is open", || cloud.manifests().iter().map(payloads).sum::<u64>() == 200);
     wait_until("nothing is under way", || cloud.leases().values().all(|lease| !lease.is_pending));
     cloud.drop_tables();
     other.end();
