@@ -53,8 +53,8 @@ impl Cloud {
     /// Deletes the stream and makes another one of its name.
     pub fn recreate_stream(&self, shards: i32) {
         self.wait(self.kinesis.delete_stream().stream_name(&self.stream).send()).unwrap();
-        let described = || self.wait(self.kinesis.describe_stream_summary().stream_name(&self.stream).send());
-        wait_until("the stream is gone", || described().is_err());
+        let is_gone = || self.wait(self.kinesis.describe_stream_summary().stream_name(&self.stream).send()).is_err();
+        wait_until("the stream is gone", is_gone);
         self.wait(create_stream(&self.kinesis, &self.stream, shards));
     }
 

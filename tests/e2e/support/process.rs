@@ -133,6 +133,7 @@ impl Process {
 }
 
 impl Drop for Process {
+    #[allow(clippy::print_stderr, reason = "the harness shows it where a test has failed, and nowhere else")]
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
