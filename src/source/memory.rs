@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -27,6 +28,8 @@ struct Stream {
     payloads: Vec<Payload>,
     next_sequence: u64,
     ended: bool,
+    /// The newest payload that was forgotten.
+    trimmed: Option<(Position, Timestamp)>,
 }
 
 impl MemorySource {
@@ -61,8 +64,9 @@ impl MemorySource {
     /// Forgets the oldest `count` payloads, as retention does.
     pub fn trim(&self, shard: &ShardId, count: usize) {
         self.with(|shards| {
-            let payloads = &mut shards.entry(shard.clone()).or_default().payloads;
-            payloads.drain(..count.min(payloads.len()));
+            let stream = shards.entry(shard.clone()).or_default();
+            let trimmed = stream.payloads.drain(..count.min(stream.payloads.len())).last();
+            stream.trimmed = trimmed.map(|last| (last.position, last.arrival)).or(stream.trimmed.take());
         });
     }
 
@@ -108,12 +112,24 @@ impl MemoryReader {
 
     /// The payloads at and behind the checkpoint, and whether the shard has ended.
     fn rest(&self) -> (Vec<Payload>, bool) {
+        let since = if let Checkpoint::Since(time) = self.reading.after { time } else { Timestamp::MIN };
         let after = self.reading.after.position().cloned();
-        let from_here = |payload: &&Payload| after.as_ref().is_none_or(|after| payload.position >= *after);
+        let from_here = |payload: &&Payload| {
+            payload.arrival >= since && after.as_ref().is_none_or(|after| payload.position >= *after)
+        };
         self.source.with(|shards| {
             let stream = shards.get(&self.shard).cloned().unwrap_or_default();
             (stream.payloads.iter().filter(from_here).take(PAGE_PAYLOADS + 1).cloned().collect(), stream.ended)
         })
+    }
+
+    /// When the newest of the payloads arrived that were forgotten unread; none where nothing was lost.
+    fn lost(&self) -> Option<Timestamp> {
+        let (position, arrival) =
+            self.source.with(|shards| shards.get(&self.shard).and_then(|stream| stream.trimmed.clone()))?;
+        let unread = Some(&position) > self.reading.after.position();
+        let known = self.reading.read_through.is_some_and(|read| read > arrival);
+        (unread && !known).then_some(arrival)
     }
 
     /// Steps over the payload at the checkpoint; what stands there instead is a gap, or another stream.
@@ -124,13 +140,15 @@ impl MemoryReader {
         if at_checkpoint && payloads.remove(0).checkpoint() != after && is_at {
             return Err(self.stopped("the payload at the checkpoint is not the one that was archived"));
         }
-        if self.resumed || payloads.is_empty() {
-            self.resumed |= at_checkpoint;
+        if self.resumed || at_checkpoint {
+            self.resumed = true;
             return Ok(None);
         }
+        let Some(lost) = self.lost() else { return Ok(None) };
         self.resumed = true;
-        let gap = || Gap { after, from: None, until: payloads[0].arrival };
-        Ok((!at_checkpoint).then(gap))
+        // Nothing stands behind the gap: it ends a moment behind the last that was lost.
+        let until = payloads.first().map_or(lost + Duration::from_millis(1), |first| first.arrival);
+        Ok(Some(Gap { after, from: self.reading.read_through, until }))
     }
 }
 

@@ -345,7 +345,9 @@ impl ShardTask {
         OpenBatch::new(after, arrival, &self.settings, self.totals.clone())
     }
 
-    /// A gap begins a batch of its own, so that the manifest says what is missing in front of it.
+    /// A gap begins a batch of its own, so that the manifest says what is missing in front of it. Where nothing stands
+    /// behind the gap, it is committed at once, as a batch of nothing else: told now, and not in front of a payload that
+    /// comes long after it.
     async fn meet_gap(
         &mut self,
         open: Option<OpenBatch>,
@@ -355,11 +357,13 @@ impl ShardTask {
         tracing::error!(shard = %self.shard(), after = %gap.after, from = ?gap.from, until = %gap.until,
             "records are missing: the source no longer had them when they were asked for");
         self.close(open, CutReason::Stop).await?;
-        let mut batch = payloads.first().map(|first| self.begin(first.arrival)).transpose()?;
-        if let Some(batch) = &mut batch {
-            batch.gap = Some(gap.clone());
+        let mut batch = self.begin(payloads.first().map_or(gap.until, |first| first.arrival))?;
+        batch.gap = Some(gap.clone());
+        if payloads.is_empty() {
+            self.commit(batch, false).await?;
+            return Ok(None);
         }
-        Ok(batch)
+        Ok(Some(batch))
     }
 
     /// Commits the open batch, if there is one.
