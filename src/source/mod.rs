@@ -1,6 +1,7 @@
 //! 1. Payloads come in: the [`Source`] port.
 
 pub mod file;
+pub mod kinesis;
 pub mod memory;
 mod position;
 

@@ -5,5 +5,6 @@
 mod archive_store;
 mod claims;
 mod clock;
+mod kinesis;
 mod lease_store;
 mod source;
