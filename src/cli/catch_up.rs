@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::open::{open, settings};
 use super::output::thousands;
-use super::progress::Bar;
+use super::progress::{Bar, Counted};
 use super::{Failure, Reporting, block_on};
 use crate::config::Config;
 use crate::ops::clock::Clock;
@@ -31,19 +31,26 @@ pub(super) fn run(reporting: &Reporting) -> Result<ExitCode, Failure> {
 
 pub(super) async fn catch_up(config: &Config) -> Result<Report, Failure> {
     let signals = Signals::catch()?;
-    let opened = open(config).await?;
+    let mut opened = open(config).await?;
     let clock = opened.ports.clock.clone();
     let started = clock.monotonic();
     let settings = settings(config, opened.archive_id, RetryPolicy { give_up_after: Some(PATIENCE) });
     let (shutdown, totals) = (Shutdown::default(), Arc::new(Totals::default()));
     let shards = opened.ports.source.shards().await?;
-    let bytes = shards.iter().filter_map(|shard| shard.end.bytes()).sum();
-    let bar = Bar::new(bytes);
+    let bytes: Option<u64> = shards.iter().map(|shard| shard.end.bytes()).sum();
+    let (bar, read, of) = if let Some(bytes) = bytes {
+        (Bar::new(bytes), None, bytes)
+    } else {
+        let counted = Counted::new(opened.ports.source.clone());
+        let (read, of) = (counted.read(), shards.len() as u64);
+        opened.ports.source = Arc::new(counted);
+        (Bar::of_shards(of), Some(read), of)
+    };
     let worker = Worker::new(opened.ports.clone(), settings, shutdown.clone(), totals.clone());
     let summary = tokio::select! {
         summary = worker.catch_up(shards) => summary?,
         () = signals.stop(&shutdown, config.worker.shutdown_grace.get(), clock.as_ref()) => unreachable!("never returns"),
-        () = bar.follow(totals.clone(), bytes, clock.as_ref()) => unreachable!("never returns"),
+        () = bar.follow(totals.clone(), read, of, clock.as_ref()) => unreachable!("never returns"),
     };
     drop(bar);
     Ok(Report::new(&summary, totals.committed(), seconds(clock.as_ref(), started)))
@@ -138,7 +145,7 @@ impl Report {
             () if self.stopped => "stopped before the end; run again to go on",
             () if !self.failures.is_empty() => "incomplete: some shards stopped with an error",
             () if self.tally.gaps > 0 => "done, but the source no longer had some of the records",
-            () if self.shards == 0 => "nothing to archive: the source holds no file",
+            () if self.shards == 0 => "nothing to archive: the source holds nothing",
             () if self.tally.batches == 0 => "nothing new: everything there is has been archived before",
             () if counts.archived + counts.rejected == 0 => {
                 "nothing new archived: all that was read had been archived before"

@@ -3,16 +3,17 @@
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::open::{look_at_leases, open_source, read_archive};
+use super::open::{Lag, OpenSource, look_at_leases, pages, read_archive};
 use super::{Failure, Reporting, block_on, output};
 use crate::config::Config;
 use crate::lease::{LeaseRow, LeaseStore as _};
-use crate::ops::clock::SystemClock;
-use crate::source::{Checkpoint, ShardId, Source as _};
+use crate::ops::clock::{Clock, SystemClock};
+use crate::source::{Checkpoint, ShardId};
 
 /// One shard.
 #[derive(Serialize)]
@@ -24,6 +25,8 @@ struct ShardStatus {
     checkpoint: Checkpoint,
     /// Bytes that are not archived yet; null where the source can't tell (a compressed file that has been begun).
     lag_bytes: Option<u64>,
+    /// How long ago the time is up to which the shard is known to be archived; null where it is not known, and for files.
+    lag_ms: Option<u64>,
     batches: u64,
     /// The batch under way.
     pending: Option<PendingStatus>,
@@ -56,25 +59,26 @@ async fn status(config: &Config) -> Result<Status, Failure> {
         None => Vec::new(),
     };
     let mut rows: BTreeMap<ShardId, LeaseRow> = rows.into_iter().map(|row| (row.shard.clone(), row)).collect();
-    let source = open_source(config, Arc::new(SystemClock::start()))?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
+    let source = OpenSource::open(config, clock.clone(), pages(config)).await?;
     let mut shards = Vec::new();
-    for shard in source.shards().await? {
+    for shard in source.port().shards().await? {
         let new = || LeaseRow::new(shard.id.clone(), shard.parents.clone());
         let row = rows.remove(&shard.id).unwrap_or_else(new);
-        let lag = source.lag(&shard, &row.checkpoint)?;
+        let lag = source.lag(&shard, &row, clock.now())?;
         shards.push(ShardStatus::of(&row, lag, true));
     }
-    shards.extend(rows.values().map(|row| ShardStatus::of(row, None, false)));
+    shards.extend(rows.values().map(|row| ShardStatus::of(row, Lag::default(), false)));
     shards.sort_by(|a, b| a.shard.cmp(&b.shard));
     Ok(Status { archive_id: archive_id.map(|id| id.to_string()), shards })
 }
 
 impl ShardStatus {
-    fn of(row: &LeaseRow, lag_bytes: Option<u64>, listed: bool) -> Self {
+    fn of(row: &LeaseRow, lag: Lag, listed: bool) -> Self {
         let state = match row.checkpoint {
             _ if row.ended => "ended",
             _ if !listed => "gone",
-            _ if lag_bytes == Some(0) => "caught up",
+            _ if lag.bytes == Some(0) => "caught up",
             Checkpoint::TrimHorizon | Checkpoint::Since(_) => "waiting",
             Checkpoint::Imported(_) | Checkpoint::At { .. } => "reading",
         };
@@ -88,7 +92,8 @@ impl ShardStatus {
             state,
             owner: row.owner.as_ref().map(ToString::to_string),
             checkpoint: row.checkpoint.clone(),
-            lag_bytes,
+            lag_bytes: lag.bytes,
+            lag_ms: lag.time.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
             batches: row.batch_seq,
             pending,
         }
@@ -98,10 +103,14 @@ impl ShardStatus {
 impl Status {
     fn render(&self) -> String {
         let id = self.archive_id.as_deref().unwrap_or("none yet");
-        let header = ["shard", "state", "owner", "checkpoint", "lag (bytes)", "batches", "under way"];
+        let header = ["shard", "state", "owner", "checkpoint", "lag", "batches", "under way"];
         let mut table = output::table(&header, &[4, 5]);
         for shard in &self.shards {
-            let lag = shard.lag_bytes.map_or_else(|| "-".into(), output::thousands);
+            let lag = match (shard.lag_bytes, shard.lag_ms) {
+                (Some(bytes), _) => format!("{} bytes", output::thousands(bytes)),
+                (None, Some(ms)) => humantime::format_duration(Duration::from_secs(ms / 1000)).to_string(),
+                (None, None) => "-".into(),
+            };
             let pending = shard
                 .pending
                 .as_ref()

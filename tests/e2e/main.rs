@@ -23,6 +23,7 @@ mod damage;
 mod dates;
 mod forms;
 mod full_disk;
+mod kinesis;
 mod lost_state;
 mod main_job;
 mod memory;

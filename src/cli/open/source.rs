@@ -2,16 +2,89 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use jiff::Timestamp;
 
+use crate::aws::{Access, Patience, sdk_config};
 use crate::cli::Failure;
-use crate::config::Config;
+use crate::config::{Config, KinesisConsumer, SourceChoice};
+use crate::lease::LeaseRow;
 use crate::ops::clock::Clock;
+use crate::ops::memory::MemoryBudget;
 use crate::source::file::{FileOptions, FileSource};
+use crate::source::kinesis::{KinesisOptions, KinesisSource};
+use crate::source::{Shard, Source, SourceError};
 
-/// The source, if there is anything at its path.
-pub(in crate::cli) fn open_source(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<FileSource>, Failure> {
+/// The longest that one call to Kinesis may take, to its answer's last byte: ten megabytes by a thin line. The reader
+/// tries again by itself.
+const KINESIS_CALL: Duration = Duration::from_secs(15);
+
+/// A source whose kind is known.
+pub(in crate::cli) enum OpenSource {
+    File(Arc<FileSource>),
+    Kinesis(Arc<KinesisSource>),
+}
+
+/// How much of a shard is not archived yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::cli) struct Lag {
+    /// In bytes, where the source can tell.
+    pub(in crate::cli) bytes: Option<u64>,
+    /// In time, where the shard is known to be read up to some time.
+    pub(in crate::cli) time: Option<Duration>,
+}
+
+impl OpenSource {
+    /// The source that the configuration names. `pages` bounds what is read ahead.
+    pub(in crate::cli) async fn open(
+        config: &Config,
+        clock: Arc<dyn Clock>,
+        pages: Arc<MemoryBudget>,
+    ) -> Result<Self, Failure> {
+        match config.source.kind {
+            SourceChoice::File => Ok(Self::File(open_files(config, clock)?)),
+            SourceChoice::Kinesis => Ok(Self::Kinesis(open_kinesis(config, clock, pages).await?)),
+        }
+    }
+
+    /// The port.
+    pub(in crate::cli) fn port(&self) -> Arc<dyn Source> {
+        match self {
+            Self::File(files) => files.clone(),
+            Self::Kinesis(stream) => stream.clone(),
+        }
+    }
+
+    /// What of `shard` is not archived by what its lease row says.
+    pub(in crate::cli) fn lag(&self, shard: &Shard, row: &LeaseRow, now: Timestamp) -> std::io::Result<Lag> {
+        match self {
+            Self::File(files) => Ok(Lag { bytes: files.lag(shard, &row.checkpoint)?, time: None }),
+            Self::Kinesis(_) => {
+                let behind = |read: Timestamp| Duration::try_from(now.duration_since(read)).unwrap_or_default();
+                Ok(Lag { bytes: None, time: row.read_through.filter(|_| !row.ended).map(behind) })
+            }
+        }
+    }
+}
+
+/// The source's port.
+pub(in crate::cli) async fn open_source(
+    config: &Config,
+    clock: Arc<dyn Clock>,
+    pages: Arc<MemoryBudget>,
+) -> Result<Arc<dyn Source>, Failure> {
+    Ok(OpenSource::open(config, clock, pages).await?.port())
+}
+
+/// The most that records which are read ahead may hold in memory.
+pub(in crate::cli) fn pages(config: &Config) -> Arc<MemoryBudget> {
+    MemoryBudget::new(config.limits.memory.as_u64() / 4)
+}
+
+/// The files, if there is anything at their path.
+fn open_files(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<FileSource>, Failure> {
     let Some(path) = config.source.file.path.clone() else {
         return Err(Failure::configuration(anyhow!(
             "source.file.path: is required: the file or directory to archive; is --config missing?"
@@ -33,4 +106,31 @@ fn readable(path: &Path) -> std::io::Result<()> {
     } else {
         std::fs::File::open(path).map(drop)
     }
+}
+
+async fn open_kinesis(
+    config: &Config,
+    clock: Arc<dyn Clock>,
+    pages: Arc<MemoryBudget>,
+) -> Result<Arc<KinesisSource>, Failure> {
+    let kinesis = &config.source.kinesis;
+    let Some(stream) = kinesis.stream.clone() else {
+        return Err(Failure::configuration(anyhow!(
+            "source.kinesis.stream: is required: the name or the ARN of the stream to archive"
+        )));
+    };
+    let access = Access {
+        region: kinesis.region.as_deref(),
+        endpoint_url: kinesis.endpoint_url.as_deref(),
+        assume_role_arn: kinesis.assume_role_arn.as_deref(),
+        external_id: kinesis.external_id.as_deref(),
+    };
+    let sdk = sdk_config(access, Patience { attempt: KINESIS_CALL, attempts: 1 }).await;
+    let consumer = match kinesis.consumer {
+        KinesisConsumer::Polling => None,
+        KinesisConsumer::FanOut => Some(kinesis.consumer_name.clone()),
+    };
+    let options = KinesisOptions { stream, consumer, list_shards: kinesis.list_shards.get() };
+    let opened = KinesisSource::open(aws_sdk_kinesis::Client::new(&sdk), options, clock, pages).await;
+    Ok(Arc::new(opened.map_err(|error: SourceError| anyhow!(error).context("source.kinesis.stream"))?))
 }
