@@ -27,6 +27,7 @@ mod dynamodb;
 mod fleet;
 mod forms;
 mod full_disk;
+mod kinesis;
 mod lost_state;
 mod main_job;
 mod memory;
