@@ -1,6 +1,7 @@
 //! What only claims in DynamoDB can do wrong, and what they cost.
 
 #![allow(clippy::unwrap_used)] // clippy knows test functions, not what they call
+#![allow(clippy::disallowed_methods, reason = "a real server is waited for in real time")]
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -130,8 +131,11 @@ async fn keys_that_were_not_read_are_asked_for_again() {
 }
 
 #[tokio::test]
-async fn items_in_the_way_are_read_consistently() {
+async fn items_in_the_way_and_the_marker_are_read_consistently() {
     let bench = Bench::new().await;
+    let marker = bench.proxy.on("GetItem").body_has("\"ConsistentRead\":true").delay(Duration::ZERO);
+    bench.claims.flush().await.unwrap();
+    assert_eq!((marker.hits(), bench.proxy.count("GetItem")), (1, 1));
     let consistent = bench.proxy.on("BatchGetItem").body_has("\"ConsistentRead\":true").delay(Duration::ZERO);
     claim(&bench.claims, "a", &copies(1)).await.unwrap();
     claim(&bench.claims, "b", &copies(1)).await.unwrap();
@@ -237,6 +241,36 @@ async fn a_claim_that_has_expired_counts_no_more_though_the_table_still_has_it()
     assert_eq!(at(&third, far + SignedDuration::from_secs(62)).await, Duplicate);
     assert_eq!(at(&first, far + SignedDuration::from_secs(62)).await, Duplicate);
     assert_eq!(bench.items().await["01020304#L#x"]["r"], AttributeValue::N("2".into()));
+}
+
+#[tokio::test]
+async fn an_expired_claim_that_vanished_and_was_made_again_meanwhile_is_not_overwritten() {
+    let bench = Bench::new().await;
+    let open = |url: &str| {
+        let table = ClaimsTable::new(client(url), &bench.table.0);
+        DynamoClaims::open(table, &bench.table.1, Duration::from_mins(1), clock())
+    };
+    let (slow, fast) = (open(bench.proxy.url()), open(&ministack().await.url));
+    let far = now() + SignedDuration::from_hours(24 * 3650);
+    let later = far + SignedDuration::from_secs(90);
+    let (first, second, third) = (copy("x", 1, 1), copy("x", 1, 2), copy("x", 1, 3));
+    let shard = ShardId::new("a");
+    slow.claim(&shard, &[first.claim()], far).await.unwrap();
+    let held = bench.proxy.on("BatchExecuteStatement").body_has("UPDATE").next(1).hang();
+    let meanwhile = async {
+        while held.hits() == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        // As the time to live does it, at any time.
+        let id = AttributeValue::S("01020304#L#x".into());
+        client(&ministack().await.url).delete_item().table_name(&bench.table.0).key("id", id).send().await.unwrap();
+        let answer = fast.claim(&shard, &[third.claim()], later).await.unwrap()[0];
+        held.heal();
+        answer
+    };
+    let asked = [second.claim()];
+    let (slow, fast) = tokio::join!(slow.claim(&shard, &asked, later), meanwhile);
+    assert_eq!((slow.unwrap()[0], fast), (Duplicate, New));
 }
 
 #[tokio::test]
