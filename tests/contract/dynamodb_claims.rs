@@ -12,7 +12,7 @@ use auditlake::dedupe::dynamodb::{ClaimsTable, DynamoClaims, Marker};
 use auditlake::dedupe::{Claim, ClaimError, Claims, Verdict};
 use auditlake::ops::clock::PausedClock;
 use auditlake::source::ShardId;
-use auditlake_test_servers::{Answer, FaultProxy, ministack};
+use auditlake_test_servers::{Answer, Fault, FaultProxy, ministack};
 use aws_sdk_dynamodb::types::AttributeValue;
 use jiff::SignedDuration;
 
@@ -217,10 +217,41 @@ async fn of_different_records_that_claim_one_identity_at_once_none_is_lost() {
     assert_eq!(answers.iter().filter(|&&answer| answer == New).count(), 1);
     assert_eq!(answers.iter().filter(|&&answer| answer == Conflict).count(), 5);
     for (record, answer) in records.iter().zip(answers) {
-        assert_eq!(ask(&bench.claims, record).await, answer);
+        // Its copy first: a claim that was lost would be made again by its own record.
         let elsewhere = Arrival { shard: "b", ..record.clone() };
         assert_eq!(ask(&bench.claims, &elsewhere).await, Duplicate);
+        assert_eq!(ask(&bench.claims, record).await, answer);
     }
+}
+
+/// Waits until a request is held.
+async fn held(fault: &Fault) {
+    let hit = async {
+        while fault.hits() == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_mins(1), hit).await.expect("nothing was held");
+}
+
+#[tokio::test]
+async fn a_claim_beside_another_is_judged_again_where_a_third_was_faster() {
+    let bench = Bench::new().await;
+    let fast = claims_at(&ministack().await.url, &bench.table);
+    let (first, second, third) = (copy("x", 1, 1), copy("x", 2, 2), copy("x", 3, 3));
+    assert_eq!(ask(&bench.claims, &first).await, New);
+    let update = bench.proxy.on("BatchExecuteStatement").body_has("UPDATE").next(1).hang();
+    let meanwhile = async {
+        held(&update).await;
+        let answer = ask(&fast, &third).await;
+        update.heal();
+        answer
+    };
+    assert_eq!(tokio::join!(ask(&bench.claims, &second), meanwhile), (Conflict, Conflict));
+    for record in [first, second, third] {
+        assert_eq!(ask(&bench.claims, &Arrival { shard: "b", ..record }).await, Duplicate);
+    }
+    assert_eq!(bench.items().await["01020304#L#x"]["r"], AttributeValue::N("3".into()));
 }
 
 #[tokio::test]
@@ -256,16 +287,14 @@ async fn an_expired_claim_that_vanished_and_was_made_again_meanwhile_is_not_over
     let (first, second, third) = (copy("x", 1, 1), copy("x", 1, 2), copy("x", 1, 3));
     let shard = ShardId::new("a");
     slow.claim(&shard, &[first.claim()], far).await.unwrap();
-    let held = bench.proxy.on("BatchExecuteStatement").body_has("UPDATE").next(1).hang();
+    let update = bench.proxy.on("BatchExecuteStatement").body_has("UPDATE").next(1).hang();
     let meanwhile = async {
-        while held.hits() == 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        held(&update).await;
         // As the time to live does it, at any time.
         let id = AttributeValue::S("01020304#L#x".into());
         client(&ministack().await.url).delete_item().table_name(&bench.table.0).key("id", id).send().await.unwrap();
         let answer = fast.claim(&shard, &[third.claim()], later).await.unwrap()[0];
-        held.heal();
+        update.heal();
         answer
     };
     let asked = [second.claim()];
