@@ -7,7 +7,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::open::{look_at_leases, open_source, read_archive};
+use super::open::{find_archive, look_at_leases, open_source};
 use super::{Failure, Reporting, block_on, output};
 use crate::config::Config;
 use crate::lease::LeaseRow;
@@ -51,7 +51,7 @@ pub(super) fn run(reporting: &Reporting) -> Result<ExitCode, Failure> {
 
 async fn status(config: &Config) -> Result<Status, Failure> {
     let clock = Arc::new(SystemClock::start());
-    let archive_id = read_archive(config, clock.clone()).await.ok().map(|(_, id)| id);
+    let archive_id = find_archive(config, clock.clone()).await?;
     let rows = match look_at_leases(config, archive_id).await? {
         Some(leases) => leases.list().await?,
         None => Vec::new(),

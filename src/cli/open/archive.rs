@@ -171,3 +171,13 @@ pub(in crate::cli) async fn read_archive(
     let read = identity::read(archive.store.as_ref()).await.map_err(|error| identity_failure(error, &archive.place))?;
     Ok((archive.store, read.archive_id))
 }
+
+/// Which archive there is, if there is one; that it can't be asked is no reason to say that there is none.
+pub(in crate::cli) async fn find_archive(config: &Config, clock: Arc<dyn Clock>) -> Result<Option<Uuid>, Failure> {
+    let archive = open_archive(config, clock).await?;
+    match identity::read(archive.store.as_ref()).await {
+        Ok(identity) => Ok(Some(identity.archive_id)),
+        Err(IdentityError::Absent) => Ok(None),
+        Err(error) => Err(identity_failure(error, &archive.place)),
+    }
+}

@@ -19,7 +19,7 @@ use crate::ops::retry::RetryPolicy;
 use crate::record::IdentityKey;
 use crate::worker::Settings;
 
-pub(super) use archive::{archive_identity, open_archive, read_archive};
+pub(super) use archive::{archive_identity, find_archive, open_archive, read_archive};
 pub(super) use source::open_source;
 pub(super) use state::{State, claim_options, look_at_leases, remake_claims};
 
