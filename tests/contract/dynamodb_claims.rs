@@ -90,7 +90,7 @@ async fn a_claim_whose_answer_was_lost_is_found_to_be_its_own() {
     // The same where a record claims beside another.
     bench.proxy.on("BatchExecuteStatement").skip(1).next(1).lose_answer();
     let other = copy("log-1", 99, 1_000);
-    assert_eq!(claim(&bench.claims, "a", &[other.clone()]).await.unwrap(), [Conflict]);
+    assert_eq!(claim(&bench.claims, "a", std::slice::from_ref(&other)).await.unwrap(), [Conflict]);
     assert_eq!(bench.items().await["01020304#L#log-1"]["r"], AttributeValue::N("2".into()));
     assert_eq!(ask(&bench.claims, &other).await, Conflict);
 }
