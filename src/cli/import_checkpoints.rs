@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::anyhow;
 use serde::Serialize;
 
-use super::open::{State, archive_identity, look_at_leases, open_archive, read_archive};
+use super::open::{State, archive_identity, find_archive, look_at_leases, open_archive, read_archive};
 use super::{Failure, Reporting, block_on, output};
 use crate::archive::ArchiveStore;
 use crate::aws::dynamodb::{CLAIM_PATIENCE, client, exists};
@@ -60,7 +60,10 @@ async fn import(config: &Config, arguments: &Arguments) -> Result<Report, Failur
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
     let rows = stopped_application(config, &arguments.from, clock.as_ref()).await?;
     let was_there = if arguments.dry_run {
-        let archive = read_archive(config, clock).await.ok();
+        let archive = match find_archive(config, clock.clone()).await? {
+            Some(_) => Some(read_archive(config, clock).await?),
+            None => None,
+        };
         let id = archive.as_ref().map(|(_, id)| *id);
         let leases = look_at_leases(config, id).await?;
         let standing = match &leases {

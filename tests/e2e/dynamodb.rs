@@ -67,10 +67,12 @@ impl InTables {
         self.run(&["catch-up", "--json"]).expect(0).json()
     }
 
+    /// The report of a proof that finds nothing.
     #[track_caller]
-    fn verify(&self) {
+    fn verify(&self) -> Value {
         let report = self.run(&["verify", "--json"]).expect(0).json();
-        assert_eq!((&report["findings"], &report["tail_proved"]), (&json!([]), &json!(true)));
+        assert_eq!(report["findings"], json!([]));
+        report
     }
 
     /// Copies of all that is archived, in another file: none may get in.
@@ -136,7 +138,7 @@ fn state_in_tables_archives_once_and_shows_its_rows_to_those_who_know_the_librar
     world.feed_copies(&mut corpus);
     assert_eq!(world.catch_up()["archived"], json!(0));
     corpus.truth.assert_holds(&world.workspace.archived());
-    world.verify();
+    assert_eq!(world.verify()["tail_proved"], json!(true));
 
     let rows = world.items(&world.table("leases"));
     assert_eq!(rows.len(), 3);
