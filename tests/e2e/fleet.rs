@@ -6,21 +6,7 @@ use std::time::Duration;
 use auditlake_test_servers::Answer;
 use auditlake_test_servers::aws::Put;
 
-use crate::support::{Cloud, Feed, Worker, mix, wait_until};
-
-/// What must be true in the end, whatever happened on the way.
-#[track_caller]
-fn assert_all_is_archived_once(cloud: &Cloud, feed: &Feed) {
-    cloud.wait_until_archived(feed);
-    feed.truth.assert_holds(&cloud.archived());
-    cloud.verify();
-}
-
-fn stop_all(workers: Vec<Worker>) {
-    for worker in workers {
-        worker.stop();
-    }
-}
+use crate::support::{Cloud, Feed, Worker, assert_all_is_archived_once, mix, stop_all, wait_until};
 
 #[test]
 fn what_a_feed_puts_is_what_its_truth_says() {
@@ -51,7 +37,6 @@ fn an_archive_is_brought_to_a_disk_as_it_stands() {
 }
 
 #[test]
-#[ignore = "the source of Kinesis is still to come"]
 fn what_stands_in_a_stream_is_archived_once_and_the_second_run_archives_nothing() {
     let (cloud, mut feed) = (Cloud::new(4), Feed::new(2).padded(200));
     cloud.put(&mut feed, 1_000);
@@ -63,7 +48,6 @@ fn what_stands_in_a_stream_is_archived_once_and_the_second_run_archives_nothing(
 }
 
 #[test]
-#[ignore = "the source of Kinesis is still to come"]
 fn workers_that_are_killed_again_and_again_lose_and_double_nothing() {
     let (cloud, mut feed) = (Cloud::for_many_records(4), Feed::new(3));
     thread::scope(|scope| {
@@ -88,7 +72,6 @@ fn workers_that_are_killed_again_and_again_lose_and_double_nothing() {
 }
 
 #[test]
-#[ignore = "the source of Kinesis is still to come"]
 fn a_worker_that_slept_longer_than_its_lease_changes_nothing_of_its_successors() {
     let (mut cloud, mut feed) = (Cloud::new(2), Feed::new(4));
     // What it has read is still open when it falls asleep.
@@ -109,7 +92,6 @@ fn a_worker_that_slept_longer_than_its_lease_changes_nothing_of_its_successors()
 }
 
 #[test]
-#[ignore = "the source of Kinesis is still to come"]
 fn shards_that_split_and_merge_while_they_are_read_are_read_in_order() {
     let (cloud, mut feed) = (Cloud::new(2), Feed::new(5));
     let workers = vec![cloud.worker("a"), cloud.worker("b")];
@@ -125,7 +107,6 @@ fn shards_that_split_and_merge_while_they_are_read_are_read_in_order() {
 }
 
 #[test]
-#[ignore = "the source of Kinesis is still to come"]
 fn services_that_throttle_and_lose_answers_slow_it_down_and_no_more() {
     let (cloud, mut feed) = (Cloud::new(2), Feed::new(6));
     cloud.kinesis_faults.on("GetRecords").every(3).answer(Answer::kinesis_throttled());

@@ -5,7 +5,9 @@
 //! |---|---|
 //! | `main_job`, `forms`, `lost_state`, `dates`, `commands` | what a user does with it, and what comes out |
 //! | `crash`, `failpoints` | killed at any moment and at every step: archived exactly once |
-//! | `fleet` | many workers on a stream, a table and a bucket |
+//! | `fleet`, `fleet_storm` | many workers on a stream, a table and a bucket, and all that can befall them |
+//! | `fleet_faults`, `fleet_late`, `fleet_crash` | services that fail, writes that come too late, deaths at every step |
+//! | `fleet_reads` | what is read of a stream, and what is refused |
 //! | `full_disk`, `daemon`, `memory` | a disk that runs full, a process that is to stop, what it takes |
 //! | `s3`, `dynamodb` | the archive in a bucket, the state in tables |
 //! | `bad_input`, `damage` | what is said about wrong input and about damage |
@@ -25,6 +27,10 @@ mod damage;
 mod dates;
 mod dynamodb;
 mod fleet;
+mod fleet_faults;
+mod fleet_late;
+mod fleet_reads;
+mod fleet_storm;
 mod forms;
 mod full_disk;
 mod kinesis;
@@ -35,6 +41,8 @@ mod s3;
 
 #[cfg(feature = "failpoints")]
 mod failpoints;
+#[cfg(feature = "failpoints")]
+mod fleet_crash;
 
 #[cfg(not(feature = "failpoints"))]
 #[test]

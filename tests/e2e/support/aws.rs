@@ -13,7 +13,7 @@ use auditlake_test_servers::aws::{
     Endpoints, Put, create_bucket, create_stream, dynamodb_client, is_open, kinesis_client, merge_shards, put_records,
     s3_client, shards, split_shard, unique_name,
 };
-use auditlake_test_servers::{FaultProxy, kinesis, ministack};
+use auditlake_test_servers::{FaultProxy, Request, kinesis, ministack};
 use aws_sdk_dynamodb::operation::scan::ScanError;
 use aws_sdk_dynamodb::types::AttributeValue;
 use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
@@ -37,9 +37,9 @@ pub struct Cloud {
     /// What the names of the tables begin with.
     pub tables: String,
     /// Past the proxies.
-    kinesis: aws_sdk_kinesis::Client,
-    dynamodb: aws_sdk_dynamodb::Client,
-    s3: aws_sdk_s3::Client,
+    pub(super) kinesis: aws_sdk_kinesis::Client,
+    pub(super) dynamodb: aws_sdk_dynamodb::Client,
+    pub(super) s3: aws_sdk_s3::Client,
     /// Faults of Kinesis.
     pub kinesis_faults: FaultProxy,
     /// Faults of `DynamoDB`.
@@ -91,6 +91,9 @@ impl Cloud {
             mirrored: Mutex::default(),
             runtime,
         };
+        if stage == Stage::Fast {
+            cloud.kinesis_faults.on("GetShardIterator").edit_request(write_numbers_as_ministack_does);
+        }
         cloud.wait(create_stream(&cloud.kinesis, &cloud.stream, shards));
         cloud.wait(create_bucket(&cloud.s3, &cloud.bucket));
         cloud.configured()
@@ -224,7 +227,7 @@ impl Cloud {
 
     /// The rows of the lease table, by shard; none where there is no table yet.
     pub fn leases(&self) -> BTreeMap<String, LeaseItem> {
-        let table = format!("{}-leases", self.tables);
+        let table = self.table("leases");
         let pages = self.dynamodb.scan().table_name(table).consistent_read(true).into_paginator().items().send();
         match self.wait(pages.collect::<Result<Vec<_>, _>>()) {
             Ok(items) => items.iter().filter_map(LeaseItem::of).map(|lease| (lease.shard.clone(), lease)).collect(),
@@ -299,6 +302,8 @@ impl Cloud {
     #[track_caller]
     pub fn wait_until_archived(&self, feed: &Feed) {
         let holds = || {
+            // Reading all of it back is work, and the workers need the cores.
+            thread::sleep(Duration::from_millis(200));
             let archived = self.archived();
             feed.truth.events.iter().all(|key| archived.events.contains_key(key))
         };
@@ -306,8 +311,17 @@ impl Cloud {
     }
 }
 
+/// `MiniStack` compares sequence numbers as text, with the zeros that it puts in front of them; the API knows none.
+fn write_numbers_as_ministack_does(request: &mut Request) {
+    let mut body: Value = serde_json::from_slice(&request.body).unwrap();
+    if let Some(Value::String(number)) = body.get_mut("StartingSequenceNumber") {
+        *number = format!("{number:0>30}");
+    }
+    request.body = body.to_string().into();
+}
+
 /// The archive's place in its bucket.
-const PREFIX: &str = "temporal/audit";
+pub(super) const PREFIX: &str = "temporal/audit";
 
 /// A row of the lease table, as it stands there.
 #[derive(Clone, Debug)]
@@ -316,6 +330,8 @@ pub struct LeaseItem {
     pub shard: String,
     /// The worker that holds it: its name and something unique.
     pub owner: Option<String>,
+    /// Grows with every write.
+    pub counter: u64,
     /// `TRIM_HORIZON`, `AT_TIMESTAMP`, `SHARD_END` or a sequence number.
     pub checkpoint: String,
     /// Whether a batch is prepared and not committed.
@@ -329,6 +345,7 @@ impl LeaseItem {
         Some(Self {
             shard: text("auditlake_shard")?,
             owner: text("leaseOwner"),
+            counter: item.get("leaseCounter")?.as_n().ok()?.parse().ok()?,
             checkpoint: text("checkpoint")?,
             is_pending: item.contains_key("pendingCheckpointState"),
         })
@@ -364,11 +381,18 @@ impl Worker {
         self.process.signal("CONT");
     }
 
+    /// SIGTERM; how it ended.
+    pub fn end(self) -> Done {
+        self.process.signal("TERM");
+        self.process.wait()
+    }
+
     /// SIGTERM; it must end well. What it said.
     #[track_caller]
     pub fn stop(self) -> Done {
-        self.process.signal("TERM");
-        self.process.wait().expect(0)
+        let done = self.end().expect(0);
+        assert!(!done.stderr.contains("the grace is over"), "{}", done.stderr);
+        done
     }
 
     /// Whether a lease is its own.

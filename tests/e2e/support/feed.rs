@@ -17,6 +17,8 @@ pub struct Feed {
     made: Vec<Record>,
     /// How much longer than 450 bytes a record is.
     pad: usize,
+    /// How many times more records a payload holds.
+    density: u64,
     /// What must come of all that was made. A payload that is put twice, as after a lost answer, leaves `events` as it
     /// is; `records` counts what was made.
     pub truth: Truth,
@@ -25,12 +27,17 @@ pub struct Feed {
 impl Feed {
     /// The same seed gives the same payloads.
     pub fn new(seed: u64) -> Self {
-        Self { seed, payloads: 0, made: Vec::new(), pad: 0, truth: Truth::default() }
+        Self { seed, payloads: 0, made: Vec::new(), pad: 0, density: 1, truth: Truth::default() }
     }
 
     /// With longer records.
     pub fn padded(self, pad: usize) -> Self {
         Self { pad, ..self }
+    }
+
+    /// With so many times more records in a payload.
+    pub fn dense(self, density: u64) -> Self {
+        Self { density, ..self }
     }
 
     /// The next payloads.
@@ -48,7 +55,7 @@ impl Feed {
             9..=12 => 3,
             _ => 1,
         };
-        let lines: Vec<String> = (0..records).map(|number| self.record(mix(chance ^ number))).collect();
+        let lines: Vec<String> = (0..records * self.density).map(|number| self.record(mix(chance ^ number))).collect();
         // Kinesis takes no empty payload; a line break holds no record either.
         let data = if lines.is_empty() { "\n".to_owned() } else { lines.join("\n") };
         Put::new(format!("key-{}", (chance >> 32) % 1009), data)

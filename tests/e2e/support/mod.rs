@@ -2,6 +2,7 @@
 
 mod archived;
 mod aws;
+mod cloud;
 mod corpus;
 mod disk;
 mod engines;
@@ -12,6 +13,7 @@ mod workspace;
 
 pub use archived::{digest, files_below, read_json};
 pub use aws::{Cloud, Worker};
+pub use cloud::{assert_all_is_archived_once, stop_all, wait_until_balanced};
 pub use corpus::{Corpus, Plan, Truth};
 pub use disk::{SmallDisk, with_mounts};
 pub use engines::duckdb;

@@ -136,6 +136,13 @@ impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if thread::panicking() {
+            // What it said last is what the failure of its test is understood by.
+            let said = self.stderr();
+            let last = said.lines().count().saturating_sub(30);
+            let last: Vec<&str> = said.lines().skip(last).collect();
+            eprintln!("process {} said last:\n{}\n", self.id(), last.join("\n"));
+        }
     }
 }
 

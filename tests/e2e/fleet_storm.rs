@@ -1,0 +1,105 @@
+//! Everything that befalls a fleet, at once; and the loss of all its state.
+
+use std::thread;
+
+use crate::support::{Cloud, Feed, Worker, assert_all_is_archived_once, stop_all, wait_until, wait_until_balanced};
+
+/// Each lease of a shard that takes records has an owner, and it is not this one.
+fn have_left(cloud: &Cloud, worker: &Worker) -> bool {
+    let leases = cloud.leases();
+    let mut open = leases.values().filter(|lease| !lease.has_ended());
+    open.all(|lease| lease.owner.is_some() && !worker.holds(lease))
+}
+
+/// What the product asks for once its tables are gone: all workers are stopped and started again. Objects of batches that
+/// only the lost rows told of are in the way of those that take their place; `verify` names them.
+fn restart_without_tables(cloud: &Cloud, workers: Vec<Worker>) -> Vec<Worker> {
+    let names: Vec<String> = workers.iter().map(|worker| worker.name.clone()).collect();
+    for worker in workers {
+        worker.end();
+    }
+    let report = cloud.run(&["verify", "--json"]).json();
+    for finding in report["findings"].as_array().unwrap() {
+        assert_eq!(finding["kind"], "unlisted_object", "{report:#}");
+        cloud.delete_object(finding["key"].as_str().unwrap());
+    }
+    names.iter().map(|name| cloud.worker(name)).collect()
+}
+
+fn wait_until_one_complains(workers: &[Worker], cloud: &Cloud) {
+    let words = [format!("{} is not there", cloud.table("leases")), format!("{} is not there", cloud.table("claims"))];
+    let complains = |worker: &Worker| words.iter().any(|words| worker.process.stderr().contains(words));
+    wait_until("a worker says that its table is gone", || workers.iter().any(complains));
+}
+
+#[test]
+fn killed_slept_split_merged_joined_and_robbed_of_its_tables_a_fleet_archives_all_of_it_once() {
+    let (cloud, mut feed) = (Cloud::new(8), Feed::new(11).dense(8));
+    let workers = thread::scope(|scope| {
+        let feeding = scope.spawn(|| cloud.put_at_rate(&mut feed, 2_100, 70));
+        let [killed, sleeper, third] = ["a", "b", "c"].map(|name| cloud.worker(name));
+        wait_until("all shards are held", || cloud.owners().values().all(Option::is_some));
+        wait_until("something is archived", || !cloud.objects("_manifests/").is_empty());
+
+        assert!(killed.kill());
+        sleeper.pause();
+        cloud.split(&cloud.open_shards()[0]);
+        let open = cloud.open_shards();
+        cloud.merge(&open[4], &open[5]);
+        let fourth = cloud.worker("d");
+        wait_until("the others have the sleeper's shards", || have_left(&cloud, &sleeper));
+        sleeper.resume();
+        cloud.split(cloud.open_shards().last().unwrap());
+
+        let workers = vec![sleeper, third, fourth];
+        cloud.drop_tables();
+        wait_until_one_complains(&workers, &cloud);
+        let workers = restart_without_tables(&cloud, workers);
+
+        feeding.join().unwrap();
+        wait_until_balanced(&cloud, &workers.iter().collect::<Vec<_>>());
+        workers
+    });
+    cloud.wait_until_archived(&feed);
+    stop_all(workers);
+    assert!(feed.truth.records > 20_000, "{}", feed.truth.records);
+    cloud.catch_up();
+    assert_all_is_archived_once(&cloud, &feed);
+    assert!(cloud.leases().values().all(|lease| lease.owner.is_none() && !lease.is_pending));
+}
+
+#[test]
+fn without_its_tables_a_fleet_goes_on_from_the_archive_once_it_is_restarted() {
+    let (cloud, mut feed) = (Cloud::new(4), Feed::new(12).dense(4));
+    cloud.put(&mut feed, 300);
+    let workers = Vec::from(["a", "b", "c"].map(|name| cloud.worker(name)));
+    cloud.wait_until_archived(&feed);
+    cloud.put(&mut feed, 200);
+    cloud.drop_tables();
+    wait_until_one_complains(&workers, &cloud);
+    let workers = restart_without_tables(&cloud, workers);
+    cloud.put(&mut feed, 300);
+    cloud.wait_until_archived(&feed);
+    stop_all(workers);
+    assert_all_is_archived_once(&cloud, &feed);
+}
+
+/// The restart of one of them is enough to go on. Those that are not restarted count by claims that are gone: they may
+/// commit nothing.
+#[test]
+fn a_worker_that_was_not_restarted_after_the_loss_of_its_tables_lets_nothing_in_twice() {
+    let (cloud, mut feed) = (Cloud::new(2), Feed::new(13));
+    cloud.put(&mut feed, 200);
+    let (old, other) = (cloud.worker("old"), cloud.worker("other"));
+    cloud.wait_until_archived(&feed);
+    wait_until("nothing is under way", || cloud.leases().values().all(|lease| !lease.is_pending));
+    cloud.drop_tables();
+    other.end();
+    let new = cloud.worker("new");
+    cloud.put(&mut feed, 200);
+    assert_all_is_archived_once(&cloud, &feed);
+    old.end();
+    new.stop();
+    cloud.catch_up();
+    assert_all_is_archived_once(&cloud, &feed);
+}
