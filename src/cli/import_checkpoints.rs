@@ -6,12 +6,15 @@ use std::sync::Arc;
 
 use anyhow::anyhow;
 use serde::Serialize;
+use smol_str::SmolStr;
 
-use super::open::{State, archive_identity, look_at_leases, open_archive, read_archive};
+use super::open::{
+    State, archive_identity, find_archive, look_at_leases, open_archive, open_source, pages, read_archive,
+};
 use super::{Failure, Reporting, block_on, output};
 use crate::archive::ArchiveStore;
 use crate::aws::dynamodb::{CLAIM_PATIENCE, client, exists};
-use crate::config::Config;
+use crate::config::{Config, SourceChoice};
 use crate::encode::keys;
 use crate::lease::dynamodb::kcl::{Snapshot, take_over};
 use crate::lease::{LeaseError, LeaseRow, LeaseStore};
@@ -58,9 +61,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
 
 async fn import(config: &Config, arguments: &Arguments) -> Result<Report, Failure> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
-    let rows = stopped_application(config, &arguments.from, clock.as_ref()).await?;
+    let rows = stopped_application(config, &arguments.from, clock.clone()).await?;
     let was_there = if arguments.dry_run {
-        let archive = read_archive(config, clock).await.ok();
+        let archive = match find_archive(config, clock.clone()).await? {
+            Some(_) => Some(read_archive(config, clock).await?),
+            None => None,
+        };
         let id = archive.as_ref().map(|(_, id)| *id);
         let leases = look_at_leases(config, id).await?;
         let standing = match &leases {
@@ -92,7 +98,7 @@ async fn import(config: &Config, arguments: &Arguments) -> Result<Report, Failur
 }
 
 /// The rows that go on where the application stopped; refused while it has not.
-async fn stopped_application(config: &Config, table: &str, clock: &dyn Clock) -> Result<Vec<LeaseRow>, Failure> {
+async fn stopped_application(config: &Config, table: &str, clock: Arc<dyn Clock>) -> Result<Vec<LeaseRow>, Failure> {
     let client = client(&config.state.dynamodb, CLAIM_PATIENCE).await;
     if !exists(&client, table).await? {
         return Err(anyhow!("--from: there is no table {table} in this region").into());
@@ -111,7 +117,25 @@ async fn stopped_application(config: &Config, table: &str, clock: &dyn Clock) ->
         InitialPosition::At(time) => Some(time),
         InitialPosition::TrimHorizon | InitialPosition::Latest => None,
     };
-    take_over(&leases, since, &BTreeMap::new()).map_err(|reason| anyhow!(reason).into())
+    let (lineage, origin) = stream(config, clock).await?;
+    let mut rows = take_over(&leases, since, &lineage).map_err(|reason| anyhow!(reason))?;
+    for row in &mut rows {
+        row.origin.clone_from(&origin);
+    }
+    Ok(rows)
+}
+
+/// What the stream says of its shards' parents, and of itself.
+async fn stream(
+    config: &Config,
+    clock: Arc<dyn Clock>,
+) -> Result<(BTreeMap<ShardId, Vec<ShardId>>, Option<SmolStr>), Failure> {
+    if config.source.kind != SourceChoice::Kinesis {
+        return Ok((BTreeMap::new(), None));
+    }
+    let source = open_source(config, clock, pages(config)).await?;
+    let lineage = source.shards().await?.into_iter().map(|shard| (shard.id, shard.parents)).collect();
+    Ok((lineage, source.origin().map(SmolStr::new)))
 }
 
 async fn open_target(

@@ -1,6 +1,7 @@
 //! From a file and the environment to a checked configuration. Every complaint names the key.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use schemars::generate::SchemaSettings;
 use serde_json::Value as Schema;
@@ -186,9 +187,12 @@ fn check(config: &Config) -> Result<(), ConfigError> {
         ("source.file.poll", config.source.file.poll),
         ("source.kinesis.poll", config.source.kinesis.poll),
         ("source.kinesis.list_shards", config.source.kinesis.list_shards),
-        ("lease.failover", config.lease.failover),
         ("dedupe.window", config.dedupe.window),
     ];
+    // Renewals are sent three times as often, and take their time.
+    if config.lease.failover.get() < Duration::from_secs(1) {
+        return Err(invalid("lease.failover", "must be at least 1s"));
+    }
     if let Some((key, _)) = durations.iter().find(|(_, duration)| duration.get().is_zero()) {
         return Err(invalid(*key, "must be more than 0"));
     }

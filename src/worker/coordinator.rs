@@ -97,14 +97,13 @@ impl Worker {
             self.start(&lost, Work::RecordLoss);
         }
         loop {
-            self.rows.look().await?;
-            self.look_at_asked().await?;
-            for failure in self.rows.make(&shards, &failed(&summary)).await? {
-                left.remove(&failure.shard);
-                summary.failures.push(failure);
+            let graceful = self.shutdown.graceful.clone();
+            tokio::select! {
+                biased;
+                // Whatever hangs here must not hold up the end.
+                () = graceful.cancelled() => {}
+                done = self.look_after_left(&shards, &mut left, &mut summary) => done?,
             }
-            self.start_left(&shards, &mut left);
-            self.ask_for_left(&shards, &left).await;
             if self.tasks.is_empty() && (self.asked.is_empty() || self.shutdown.graceful.is_cancelled()) {
                 break;
             }
@@ -125,10 +124,25 @@ impl Worker {
         Ok(summary)
     }
 
-    fn start_left(&mut self, shards: &[Shard], left: &mut BTreeMap<ShardId, Shard>) {
-        if self.shutdown.graceful.is_cancelled() {
-            return;
+    /// Starts and asks for what it can of what is left.
+    async fn look_after_left(
+        &mut self,
+        shards: &[Shard],
+        left: &mut BTreeMap<ShardId, Shard>,
+        summary: &mut Summary,
+    ) -> Result<(), WorkerError> {
+        self.rows.look().await?;
+        self.look_at_asked().await?;
+        for failure in self.rows.make(shards, &failed(summary)).await? {
+            left.remove(&failure.shard);
+            summary.failures.push(failure);
         }
+        self.start_left(shards, left);
+        self.ask_for_left(shards, left).await;
+        Ok(())
+    }
+
+    fn start_left(&mut self, shards: &[Shard], left: &mut BTreeMap<ShardId, Shard>) {
         let resting = BTreeSet::new();
         let view = self.rows.view(shards, &self.busy, &resting);
         let ready: Vec<Shard> = view.startable().into_iter().filter_map(|shard| left.remove(shard)).collect();
@@ -165,7 +179,13 @@ impl Worker {
         let mut summary = Summary { stopped: true, ..Summary::default() };
         let mut complaint = Complaint::default();
         while !self.shutdown.graceful.is_cancelled() {
-            match self.look_after_shards().await {
+            let graceful = self.shutdown.graceful.clone();
+            let looked = tokio::select! {
+                biased;
+                () = graceful.cancelled() => break,
+                looked = self.look_after_shards() => looked,
+            };
+            match looked {
                 Ok(()) => complaint.clear(),
                 Err(error) => {
                     // An outage of minutes is told when it begins, and then once a minute.

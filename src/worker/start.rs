@@ -71,6 +71,8 @@ impl Start {
     }
 
     async fn take(&self) -> Result<Option<Lease>, LeaseError> {
+        let mut row = self.row.clone();
+        row.origin = row.origin.or_else(|| self.ports.source.origin().map(Into::into));
         let holding = Holding {
             store: self.ports.leases.clone(),
             clock: self.ports.clock.clone(),
@@ -78,7 +80,7 @@ impl Start {
             failover: self.settings.failover,
         };
         let now = self.ports.clock.now();
-        let take = || Lease::take(holding.clone(), self.row.clone(), now);
+        let take = || Lease::take(holding.clone(), row.clone(), now);
         let clock = self.ports.clock.as_ref();
         match retry(self.settings.retry, clock, &self.shutdown.abort, LeaseError::may_pass, take).await {
             Ok(lease) => Ok(Some(lease)),

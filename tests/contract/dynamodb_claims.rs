@@ -1,6 +1,7 @@
 //! What only claims in DynamoDB can do wrong, and what they cost.
 
 #![allow(clippy::unwrap_used)] // clippy knows test functions, not what they call
+#![allow(clippy::disallowed_methods, reason = "a real server is waited for in real time")]
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use auditlake::dedupe::dynamodb::{ClaimsTable, DynamoClaims, Marker};
 use auditlake::dedupe::{Claim, ClaimError, Claims, Verdict};
 use auditlake::ops::clock::PausedClock;
 use auditlake::source::ShardId;
-use auditlake_test_servers::{Answer, FaultProxy, ministack};
+use auditlake_test_servers::{Answer, Fault, FaultProxy, ministack};
 use aws_sdk_dynamodb::types::AttributeValue;
 use jiff::SignedDuration;
 
@@ -89,7 +90,7 @@ async fn a_claim_whose_answer_was_lost_is_found_to_be_its_own() {
     // The same where a record claims beside another.
     bench.proxy.on("BatchExecuteStatement").skip(1).next(1).lose_answer();
     let other = copy("log-1", 99, 1_000);
-    assert_eq!(claim(&bench.claims, "a", &[other.clone()]).await.unwrap(), [Conflict]);
+    assert_eq!(claim(&bench.claims, "a", std::slice::from_ref(&other)).await.unwrap(), [Conflict]);
     assert_eq!(bench.items().await["01020304#L#log-1"]["r"], AttributeValue::N("2".into()));
     assert_eq!(ask(&bench.claims, &other).await, Conflict);
 }
@@ -130,8 +131,11 @@ async fn keys_that_were_not_read_are_asked_for_again() {
 }
 
 #[tokio::test]
-async fn items_in_the_way_are_read_consistently() {
+async fn items_in_the_way_and_the_marker_are_read_consistently() {
     let bench = Bench::new().await;
+    let marker = bench.proxy.on("GetItem").body_has("\"ConsistentRead\":true").delay(Duration::ZERO);
+    bench.claims.flush().await.unwrap();
+    assert_eq!((marker.hits(), bench.proxy.count("GetItem")), (1, 1));
     let consistent = bench.proxy.on("BatchGetItem").body_has("\"ConsistentRead\":true").delay(Duration::ZERO);
     claim(&bench.claims, "a", &copies(1)).await.unwrap();
     claim(&bench.claims, "b", &copies(1)).await.unwrap();
@@ -212,14 +216,42 @@ async fn of_different_records_that_claim_one_identity_at_once_none_is_lost() {
     let answers = asked.await;
     assert_eq!(answers.iter().filter(|&&answer| answer == New).count(), 1);
     assert_eq!(answers.iter().filter(|&&answer| answer == Conflict).count(), 5);
-    // Copies first: a record whose claim was overwritten would claim again when it is asked for itself.
-    for record in &records {
+    for (record, answer) in records.iter().zip(answers) {
+        // Its copy first: a claim that was lost would be made again by its own record.
         let elsewhere = Arrival { shard: "b", ..record.clone() };
         assert_eq!(ask(&bench.claims, &elsewhere).await, Duplicate);
-    }
-    for (record, answer) in records.iter().zip(answers) {
         assert_eq!(ask(&bench.claims, record).await, answer);
     }
+}
+
+/// Waits until a request is held.
+async fn held(fault: &Fault) {
+    let hit = async {
+        while fault.hits() == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_mins(1), hit).await.expect("nothing was held");
+}
+
+#[tokio::test]
+async fn a_claim_beside_another_is_judged_again_where_a_third_was_faster() {
+    let bench = Bench::new().await;
+    let fast = claims_at(&ministack().await.url, &bench.table);
+    let (first, second, third) = (copy("x", 1, 1), copy("x", 2, 2), copy("x", 3, 3));
+    assert_eq!(ask(&bench.claims, &first).await, New);
+    let update = bench.proxy.on("BatchExecuteStatement").body_has("UPDATE").next(1).hang();
+    let meanwhile = async {
+        held(&update).await;
+        let answer = ask(&fast, &third).await;
+        update.heal();
+        answer
+    };
+    assert_eq!(tokio::join!(ask(&bench.claims, &second), meanwhile), (Conflict, Conflict));
+    for record in [first, second, third] {
+        assert_eq!(ask(&bench.claims, &Arrival { shard: "b", ..record }).await, Duplicate);
+    }
+    assert_eq!(bench.items().await["01020304#L#x"]["r"], AttributeValue::N("3".into()));
 }
 
 #[tokio::test]
@@ -240,6 +272,34 @@ async fn a_claim_that_has_expired_counts_no_more_though_the_table_still_has_it()
     assert_eq!(at(&third, far + SignedDuration::from_secs(62)).await, Duplicate);
     assert_eq!(at(&first, far + SignedDuration::from_secs(62)).await, Duplicate);
     assert_eq!(bench.items().await["01020304#L#x"]["r"], AttributeValue::N("2".into()));
+}
+
+#[tokio::test]
+async fn an_expired_claim_that_vanished_and_was_made_again_meanwhile_is_not_overwritten() {
+    let bench = Bench::new().await;
+    let open = |url: &str| {
+        let table = ClaimsTable::new(client(url), &bench.table.0);
+        DynamoClaims::open(table, &bench.table.1, Duration::from_mins(1), clock())
+    };
+    let (slow, fast) = (open(bench.proxy.url()), open(&ministack().await.url));
+    let far = now() + SignedDuration::from_hours(24 * 3650);
+    let later = far + SignedDuration::from_secs(90);
+    let (first, second, third) = (copy("x", 1, 1), copy("x", 1, 2), copy("x", 1, 3));
+    let shard = ShardId::new("a");
+    slow.claim(&shard, &[first.claim()], far).await.unwrap();
+    let update = bench.proxy.on("BatchExecuteStatement").body_has("UPDATE").next(1).hang();
+    let meanwhile = async {
+        held(&update).await;
+        // As the time to live does it, at any time.
+        let id = AttributeValue::S("01020304#L#x".into());
+        client(&ministack().await.url).delete_item().table_name(&bench.table.0).key("id", id).send().await.unwrap();
+        let answer = fast.claim(&shard, &[third.claim()], later).await.unwrap()[0];
+        update.heal();
+        answer
+    };
+    let asked = [second.claim()];
+    let (slow, fast) = tokio::join!(slow.claim(&shard, &asked, later), meanwhile);
+    assert_eq!((slow.unwrap()[0], fast), (Duplicate, New));
 }
 
 #[tokio::test]

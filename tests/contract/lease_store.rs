@@ -141,6 +141,23 @@ async fn a_row_that_is_not_there_is_not_replaced() {
 }
 
 #[tokio::test]
+async fn a_row_is_removed_only_as_it_was_seen() {
+    with_each_store(async |store| {
+        assert_conflict(&store.remove(&row("a", 0)).await, "a");
+        store.create(&row("a", 5)).await.unwrap();
+        for counter in [0, 4, 6] {
+            assert_conflict(&store.remove(&row("a", counter)).await, "a");
+        }
+        assert_eq!(store.get(&shard("a")).await.unwrap(), Some(row("a", 5)));
+        store.remove(&row("a", 5)).await.unwrap();
+        assert_eq!(store.get(&shard("a")).await.unwrap(), None);
+        assert_conflict(&store.remove(&row("a", 5)).await, "a");
+        store.create(&row("a", 0)).await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn of_many_at_once_one_wins() {
     with_each_store(async |store| {
         store.create(&row("a", 0)).await.unwrap();

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use auditlake::ops::clock::SystemClock;
+use auditlake::ops::clock::{Clock as _, SystemClock};
 use auditlake::source::file::{FileOptions, FileSource};
 use auditlake::source::memory::MemorySource;
 use auditlake::source::{
@@ -160,6 +160,11 @@ pub(crate) async fn open(
     until: Until,
 ) -> Result<Box<dyn ShardReader>, SourceError> {
     fixture.source().open(&fixture.shard(), Reading { after, read_through: None, until, arrival: None }).await
+}
+
+/// Lets real time pass, for servers that need it.
+pub(crate) async fn rest(duration: Duration) {
+    SystemClock::start().sleep(duration).await;
 }
 
 /// Reads until there is no more at once.
@@ -372,7 +377,7 @@ async fn what_was_forgotten_unread_is_a_gap(fixture: &dyn Fixture) {
 
 async fn what_arrived_before_a_time_may_be_left_out_and_nothing_else(fixture: &dyn Fixture) {
     fixture.append(&fixture.shard(), &payloads(0..5)).await;
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    rest(Duration::from_millis(50)).await;
     fixture.append(&fixture.shard(), &payloads(5..10)).await;
     let all = read_all(fixture, Checkpoint::TrimHorizon).await;
     let read = texts(&read_all(fixture, Checkpoint::Since(all[5].arrival)).await);

@@ -33,6 +33,7 @@ mod fleet_reads;
 mod fleet_storm;
 mod forms;
 mod full_disk;
+mod kinesis;
 mod lost_state;
 mod main_job;
 mod memory;

@@ -83,6 +83,33 @@ async fn what_the_source_lost_is_a_gap_in_the_manifest() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_gap_that_nothing_stands_behind_is_told_at_once() {
+    let world = World::new().await;
+    for id in 0..10 {
+        world.put("a", &record(id));
+    }
+    world.catch_up().await;
+    for id in 10..20 {
+        world.put("a", &record(id));
+    }
+    world.source.trim(&ShardId::new("a"), 20);
+    world.catch_up().await;
+    let manifests = world.manifests().await;
+    let gap = manifests[1].gap.as_ref().unwrap();
+    assert_eq!((&gap.after, manifests[1].counts.payloads), (&manifests[0].range.through, 0));
+    assert_eq!(world.totals.committed().gaps, 1);
+    // What comes later stands in a batch of its own, behind the gap.
+    world.put("a", &record(20));
+    world.catch_up().await;
+    let last = world.manifests().await.pop().unwrap();
+    assert_eq!(last.counts.payloads, 1);
+    let archived = world.archived().await;
+    assert_eq!(archived.len(), 11);
+    let report = world.proof().await;
+    assert!(report.is_intact() && !report.gaps.is_empty(), "{report:#?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_shard_that_is_gone_before_its_end_was_archived_is_a_gap_told_once() {
     let mut world = World::new().await;
     world.put("gone", &record(1));

@@ -19,6 +19,8 @@ use crate::ops::retry::RetryPolicy;
 use crate::record::IdentityKey;
 use crate::worker::Settings;
 
+use source::READ_AHEAD;
+
 pub(super) use archive::{archive_identity, find_archive, open_archive, read_archive};
 pub(super) use source::{Lag, OpenSource, open_source, pages};
 pub(super) use state::{State, claim_options, look_at_leases, remake_claims};
@@ -48,14 +50,14 @@ pub(super) async fn open(config: &Config) -> Result<Opened, Failure> {
 
 /// The settings of a worker under this configuration.
 pub(super) fn settings(config: &Config, archive: &ArchiveIdentity, retry: RetryPolicy) -> Settings {
-    let memory = config.limits.memory.as_u64();
     // Files are read as fast as cores can take them. Readers of a stream wait for the network; their memory is bounded
     // by what they may read ahead.
-    let (concurrency, poll) = match config.source.kind {
+    let whole = config.limits.memory.as_u64();
+    let (concurrency, poll, memory) = match config.source.kind {
         SourceChoice::File => {
-            (std::thread::available_parallelism().map_or(1, std::num::NonZero::get), config.source.file.poll)
+            (std::thread::available_parallelism().map_or(1, std::num::NonZero::get), config.source.file.poll, whole)
         }
-        SourceChoice::Kinesis => (tokio::sync::Semaphore::MAX_PERMITS, config.source.kinesis.poll),
+        SourceChoice::Kinesis => (usize::MAX, config.source.kinesis.poll, whole - whole / READ_AHEAD),
     };
     Settings {
         worker: worker_id(config.worker.id.as_deref()),

@@ -78,9 +78,12 @@ pub(in crate::cli) async fn open_source(
     Ok(OpenSource::open(config, clock, pages).await?.port())
 }
 
+/// The part of the memory that records which are read ahead from a stream may hold: one in so many.
+pub(super) const READ_AHEAD: u64 = 4;
+
 /// The most that records which are read ahead may hold in memory.
 pub(in crate::cli) fn pages(config: &Config) -> Arc<MemoryBudget> {
-    MemoryBudget::new(config.limits.memory.as_u64() / 4)
+    MemoryBudget::new(config.limits.memory.as_u64() / READ_AHEAD)
 }
 
 /// The files, if there is anything at their path.

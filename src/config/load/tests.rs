@@ -39,9 +39,9 @@ fn a_wrong_value_is_named_with_its_key() {
     assert_eq!(wrong, "batch.window: `half an hour` is no duration; write `30m`, `1h 30m` or `35d`");
     assert!(complaint("archive.format = \"orc\"").starts_with("archive.format: unknown variant `orc`"));
     assert!(complaint("batch.max_records = \"many\"").starts_with("batch.max_records: "));
-    assert!(
-        complaint("source.kind = \"kinesis\"").starts_with("source.kind: unknown variant `kinesis`, expected `file`")
-    );
+    assert!(complaint("source.kind = \"kafka\"").starts_with("source.kind: unknown variant `kafka`, expected "));
+    assert!(complaint("source.kinesis.initial_position = \"oldest\"").contains("neither `trim_horizon` nor `latest`"));
+    assert!(complaint("lease.failover = \"500ms\"").starts_with("lease.failover: "));
     assert!(complaint("record.trusted_proxies = [\"ten\"]").starts_with("record.trusted_proxies[0]: "));
 }
 
@@ -131,4 +131,23 @@ fn the_schema_describes_every_section() {
     for section in ["source", "state", "archive", "batch", "record", "dedupe", "lease", "limits", "worker", "metrics"] {
         assert!(schema["properties"][section]["properties"].is_object(), "{section}");
     }
+}
+
+#[test]
+fn the_samples_are_read() {
+    let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+    for sample in ["local.toml", "kinesis.toml"] {
+        load(Some(&samples.join(sample)), std::iter::empty()).unwrap_or_else(|error| panic!("{sample}: {error}"));
+    }
+}
+
+#[test]
+fn an_initial_position_is_a_word_or_a_time() {
+    let position = |text: &str| {
+        let variable = ("AUDITLAKE__SOURCE__KINESIS__INITIAL_POSITION".to_owned(), text.to_owned());
+        load(None, [variable].into_iter()).unwrap().source.kinesis.initial_position
+    };
+    assert_eq!(position("LATEST"), crate::source::InitialPosition::Latest);
+    let time = "2026-11-21T00:00:00Z";
+    assert_eq!(position(time), crate::source::InitialPosition::At(time.parse().unwrap()));
 }

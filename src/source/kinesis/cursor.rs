@@ -6,7 +6,7 @@ use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 
 use super::aggregate::unpack;
-use super::resume::{Found, Known, Verdict, judge};
+use super::resume::{Found, Known, Verdict, judge, overtaken};
 use crate::lease::Gap;
 use crate::ops::memory::Reservation;
 use crate::source::{Checkpoint, Next, Page, Payload, Position, Reading, SequenceNumber, Target, Until};
@@ -149,11 +149,16 @@ impl Cursor {
 
     /// Whether the answer is what should come behind `after`.
     pub(super) fn judge(&self, answer: &Answer, retention: Duration) -> Verdict {
-        let Phase::Resuming { older } = self.phase else { return Verdict::There };
         let records: Vec<_> = answer.records.iter().map(|record| (record.sequence.clone(), record.arrival)).collect();
         let no_more = answer.ended || answer.tip == Tip::Reached;
-        let known = Known { after: &self.after, read_through: self.read_through, retention, older };
-        judge(known, Found { records: &records, no_more, asked: answer.asked })
+        let found = Found { records: &records, no_more, asked: answer.asked };
+        let known = Known { after: &self.after, read_through: self.read_through, retention, older: false };
+        match self.phase {
+            Phase::Resuming { older } => judge(Known { older, ..known }, found),
+            // Of a stream that is begun, nothing was read that something could be missing behind.
+            _ if self.read.is_none() => Verdict::There,
+            _ => overtaken(known, found).map_or(Verdict::There, Verdict::Lost),
+        }
     }
 
     /// Turns the answer into a page, by the verdict on it; else what is wrong. Then the cursor is of no more use.
@@ -288,5 +293,91 @@ impl Cursor {
             self.phase = Phase::Done(next);
         }
         next
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: Duration = Duration::from_hours(24);
+
+    fn time(text: &str) -> Timestamp {
+        format!("2026-11-{text}Z").parse().unwrap()
+    }
+
+    fn cursor(after: Checkpoint, until: Until) -> Cursor {
+        Cursor::new(Reading { after, read_through: None, until, arrival: None })
+    }
+
+    fn answer(records: &[(u64, &str)], tip: Tip) -> Answer {
+        let raw = |(number, arrival): &(u64, &str)| Raw {
+            sequence: SequenceNumber::from(*number),
+            arrival: time(arrival),
+            data: Bytes::from(number.to_string()),
+        };
+        let records = records.iter().map(raw).collect();
+        Answer { records, behind: None, tip, ended: false, asked: time("21T12:00:00"), held: None }
+    }
+
+    fn page(cursor: &mut Cursor, answer: Answer) -> Page {
+        let verdict = cursor.judge(&answer, DAY);
+        cursor.page(answer, verdict).unwrap()
+    }
+
+    #[test]
+    fn a_place_is_behind_the_last_record_read() {
+        let mut cursor = cursor(Checkpoint::TrimHorizon, Until::Forever);
+        assert_eq!(cursor.place(), Place::TrimHorizon);
+        page(&mut cursor, answer(&[], Tip::Behind));
+        assert_eq!(cursor.place(), Place::TrimHorizon);
+        page(&mut cursor, answer(&[(7, "21T11:00:00"), (8, "21T11:00:01")], Tip::Behind));
+        assert_eq!(cursor.place(), Place::After(SequenceNumber::from(8)));
+        page(&mut cursor, answer(&[], Tip::Behind));
+        assert_eq!(cursor.place(), Place::After(SequenceNumber::from(8)), "an empty page loses no place");
+        cursor.trimmed();
+        assert_eq!(cursor.place(), Place::TrimHorizon);
+    }
+
+    #[test]
+    fn records_that_come_again_are_passed_over() {
+        let mut cursor = cursor(Checkpoint::TrimHorizon, Until::Forever);
+        page(&mut cursor, answer(&[(7, "21T11:00:00"), (8, "21T11:00:01")], Tip::Behind));
+        let again =
+            page(&mut cursor, answer(&[(7, "21T11:00:00"), (8, "21T11:00:01"), (10, "21T11:00:02")], Tip::Near));
+        assert_eq!((again.payloads.len(), again.next), (1, Next::CaughtUp));
+        assert_eq!(again.payloads[0].position, Position::new(10));
+    }
+
+    #[test]
+    fn what_was_forgotten_between_two_pages_is_a_gap() {
+        let mut cursor = cursor(Checkpoint::TrimHorizon, Until::Forever);
+        let first = page(&mut cursor, answer(&[(7, "20T10:00:00")], Tip::Behind));
+        assert_eq!(first.gap, None);
+        let gap = page(&mut cursor, answer(&[(9, "20T14:00:00")], Tip::Behind)).gap.unwrap();
+        assert_eq!((gap.from, gap.until), (Some(time("20T10:00:00")), time("20T14:00:00")));
+        assert_eq!(gap.after, first.payloads[0].checkpoint());
+        assert_eq!(page(&mut cursor, answer(&[(11, "20T14:00:01")], Tip::Behind)).gap, None);
+    }
+
+    #[test]
+    fn a_tip_that_is_near_is_no_target_yet() {
+        let target = || Until::Target(Target::Arrival(time("21T12:00:00")));
+        let mut cursor = cursor(Checkpoint::TrimHorizon, target());
+        assert_eq!(page(&mut cursor, answer(&[(7, "21T11:00:00")], Tip::Near)).next, Next::More);
+        assert_eq!(page(&mut cursor, answer(&[], Tip::Reached)).next, Next::Reached);
+        assert_eq!(cursor.done().map(|page| page.next), Some(Next::Reached));
+    }
+
+    #[test]
+    fn read_through_never_goes_back_and_never_before_the_last_arrival() {
+        let mut cursor = cursor(Checkpoint::TrimHorizon, Until::Forever);
+        let behind = page(&mut cursor, answer(&[(7, "21T11:00:00")], Tip::Behind));
+        assert_eq!(behind.read_through, time("21T11:00:00"));
+        let caught_up = page(&mut cursor, answer(&[], Tip::Reached));
+        assert_eq!(caught_up.read_through, time("21T12:00:00"));
+        let ahead = page(&mut cursor, answer(&[(8, "21T12:00:03")], Tip::Near));
+        assert_eq!(ahead.read_through, time("21T12:00:03"), "the stream's clock is ahead of ours");
+        assert_eq!(page(&mut cursor, answer(&[], Tip::Behind)).read_through, time("21T12:00:03"));
     }
 }

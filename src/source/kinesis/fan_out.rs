@@ -26,6 +26,8 @@ use crate::source::{SequenceNumber, ShardId};
 const SILENCE: Duration = Duration::from_secs(30);
 /// How many bytes of events make a page.
 const PAGE_BYTES: u64 = 1 << 20;
+/// How often a shard that is listed as ended must have had nothing more before that is believed.
+const SILENT_ENDS: u32 = 3;
 /// How often a consumer that is being registered is looked at, and for how long.
 const REGISTERING: Duration = Duration::from_secs(1);
 const LOOKS: u32 = 60;
@@ -89,6 +91,8 @@ pub(super) struct FanOut {
     subscription: Option<Receiver>,
     /// Where to subscribe again; it may be behind the last record that came.
     continuation: Option<SequenceNumber>,
+    /// How often in a row nothing came of a shard that is listed as ended.
+    silent_ends: u32,
 }
 
 impl FanOut {
@@ -99,7 +103,7 @@ impl FanOut {
         shard: ShardId,
         pages: Arc<MemoryBudget>,
     ) -> Self {
-        Self { stream, shards, consumer, shard, pages, subscription: None, continuation: None }
+        Self { stream, shards, consumer, shard, pages, subscription: None, continuation: None, silent_ends: 0 }
     }
 
     async fn subscribe(&mut self, place: &Place) -> Result<Receiver, Fault> {
@@ -151,6 +155,13 @@ impl FanOut {
         }
     }
 
+    /// Whether a shard has ended though its subscription does not say so: it was listed as ended before it was asked,
+    /// and had nothing more, again and again.
+    fn ends_silently(&mut self, was_listed_as_ended: bool, had_nothing: bool) -> bool {
+        self.silent_ends = if was_listed_as_ended && had_nothing { self.silent_ends + 1 } else { 0 };
+        self.silent_ends > SILENT_ENDS
+    }
+
     fn note(&mut self, event: &SubscribeToShardEvent) -> bool {
         if !event.continuation_sequence_number.is_empty() {
             self.continuation = Some(SequenceNumber::new(&event.continuation_sequence_number));
@@ -168,11 +179,11 @@ async fn event(subscription: &mut Receiver) -> Result<Option<SubscribeToShardEve
     loop {
         let received = subscription.recv().await.map_err(|error| {
             let service = error.as_service_error();
-            let code = service.and_then(ProvideErrorMetadata::code);
+            let code = service.and_then(code_of);
             let words = service.and_then(ProvideErrorMetadata::message).map_or_else(|| error.to_string(), Into::into);
             // What breaks a subscription without the service saying why is the network.
             let passes = service.is_none() || code.is_none_or(|code| code.starts_with("Internal"));
-            judge("SubscribeToShard", code, format!("{}: {words}", code.unwrap_or("the connection broke")), passes)
+            judge("SubscribeToShard", code, &format!("{}: {words}", code.unwrap_or("the connection broke")), passes)
         })?;
         match received {
             Some(SubscribeToShardEventStream::SubscribeToShardEvent(event)) => return Ok(Some(event)),
@@ -182,9 +193,28 @@ async fn event(subscription: &mut Receiver) -> Result<Option<SubscribeToShardEve
     }
 }
 
+/// The error's name: from its kind where the service has put it nowhere else.
+fn code_of(error: &SubscribeToShardEventStreamError) -> Option<&str> {
+    use SubscribeToShardEventStreamError as E;
+    let code = match error {
+        E::ResourceNotFoundException(_) => "ResourceNotFoundException",
+        E::ResourceInUseException(_) => "ResourceInUseException",
+        E::KmsDisabledException(_) => "KMSDisabledException",
+        E::KmsInvalidStateException(_) => "KMSInvalidStateException",
+        E::KmsAccessDeniedException(_) => "KMSAccessDeniedException",
+        E::KmsNotFoundException(_) => "KMSNotFoundException",
+        E::KmsOptInRequired(_) => "KMSOptInRequired",
+        E::KmsThrottlingException(_) => "KMSThrottlingException",
+        E::InternalFailureException(_) => "InternalFailureException",
+        other => return other.code(),
+    };
+    Some(code)
+}
+
 #[async_trait]
 impl Feed for FanOut {
     async fn fetch(&mut self, place: &Place) -> Result<Answer, Fault> {
+        let was_listed_as_ended = self.shards.is_known_to_have_ended(&self.shard);
         let first = loop {
             if self.subscription.is_none() {
                 self.subscription = match self.subscribe(place).await {
@@ -229,6 +259,7 @@ impl Feed for FanOut {
         let held = self.pages.reserve(weight(&records)).await;
         let behind = u64::try_from(behind).ok().map(Duration::from_millis);
         let tip = if drained && behind == Some(Duration::ZERO) { Tip::Reached } else { Tip::Behind };
+        let ended = ended || self.ends_silently(was_listed_as_ended, tip == Tip::Reached && records.is_empty());
         Ok(Answer { records, behind, tip, ended, asked, held: Some(held) })
     }
 

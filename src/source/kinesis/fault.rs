@@ -29,11 +29,11 @@ where
     E: std::error::Error + ProvideErrorMetadata + 'static,
 {
     let code = error.as_service_error().and_then(ProvideErrorMetadata::code);
-    judge(operation, code, explain(error), may_pass(error))
+    judge(operation, code, &explain(error), may_pass(error))
 }
 
 /// What an error of this code means; `passes` where its kind alone says that it may pass.
-pub(super) fn judge(operation: &str, code: Option<&str>, words: String, passes: bool) -> Fault {
+pub(super) fn judge(operation: &str, code: Option<&str>, words: &str, passes: bool) -> Fault {
     let words = format!("{operation}: {words}");
     match code {
         Some("ExpiredIteratorException") => Fault::Expired,
@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     fn of(code: &str, passes: bool) -> Fault {
-        judge("GetRecords", Some(code), format!("{code}: words"), passes)
+        judge("GetRecords", Some(code), &format!("{code}: words"), passes)
     }
 
     #[test]
@@ -93,7 +93,7 @@ mod tests {
             assert!(matches!(of(code, false), Fault::Passing(_)), "{code}");
         }
         assert!(matches!(of("InternalFailure", true), Fault::Passing(_)));
-        assert!(matches!(judge("GetRecords", None, "connection reset".into(), true), Fault::Passing(_)));
+        assert!(matches!(judge("GetRecords", None, "connection reset", true), Fault::Passing(_)));
     }
 
     #[test]

@@ -39,7 +39,7 @@ impl Outage {
         }
         let longest = FIRST_PAUSE.saturating_mul(1 << self.failures.min(16)).min(LONGEST_PAUSE);
         self.failures += 1;
-        Patience::Wait(longest - longest * u32::from(jitter) / 512)
+        Patience::Wait(longest * (512 - u32::from(jitter)) / 512)
     }
 
     /// How many failures there were since the last time that this said so, if it is time to.

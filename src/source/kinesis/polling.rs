@@ -18,7 +18,7 @@ use crate::ops::memory::MemoryBudget;
 use crate::source::{SequenceNumber, ShardId};
 
 /// The most records that a call may bring, by the API's documentation.
-const MOST_RECORDS: usize = 10_000;
+const MOST_RECORDS: u16 = 10_000;
 /// What a page is thought to weigh before it is here: as much as the last one, within these bounds. The upper one is
 /// what a call may bring.
 const LEAST_ESTIMATE: u64 = 64 << 10;
@@ -83,13 +83,12 @@ impl Polling {
         if self.shards.has_ended(&self.shard).await? {
             return Ok(true);
         }
-        self.doubts += 1;
-        if self.doubts > DOUBTS {
-            self.doubts = 0;
+        if self.doubts == DOUBTS {
             return Err(Fault::Passing(
                 "GetRecords: no next iterator, though the shard has no children and is listed as open".into(),
             ));
         }
+        self.doubts += 1;
         tracing::debug!(shard = %self.shard, "no next iterator, though the shard has no children; asking again");
         self.stream.clock.sleep(DOUBT).await;
         Ok(false)
@@ -107,7 +106,7 @@ impl Feed for Polling {
         let mut held = self.pages.reserve(self.estimate).await;
         let asked = self.stream.clock.now();
         let call = self.stream.client.get_records().stream_arn(&self.stream.arn).shard_iterator(&iterator);
-        let mut answer = match call.limit(MOST_RECORDS as i32).send().await {
+        let mut answer = match call.limit(i32::from(MOST_RECORDS)).send().await {
             Ok(answer) => answer,
             Err(error) => {
                 let fault = fault("GetRecords", &error);
@@ -131,7 +130,7 @@ impl Feed for Polling {
             answer.millis_behind_latest.and_then(|millis| u64::try_from(millis).ok()).map(Duration::from_millis);
         let tip = match behind {
             Some(Duration::ZERO) if records.is_empty() && self.iterator.is_some() => Tip::Reached,
-            Some(Duration::ZERO) if records.len() < MOST_RECORDS && self.iterator.is_some() => Tip::Near,
+            Some(Duration::ZERO) if records.len() < usize::from(MOST_RECORDS) && self.iterator.is_some() => Tip::Near,
             _ => Tip::Behind,
         };
         Ok(Answer { records, behind, tip, ended, asked, held: Some(held) })

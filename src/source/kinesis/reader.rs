@@ -16,6 +16,8 @@ use crate::source::{Next, Page, Reading, ShardId, ShardReader, SourceError};
 
 /// How often one place is asked for anew because its iterator expired on the way.
 const EXPIRED_IN_A_ROW: u32 = 3;
+/// The longest pause before what is in use is asked for again.
+const IN_USE_PAUSE: Duration = Duration::from_secs(1);
 /// A reader that is further behind than this part of the retention will lose records soon.
 const HEADROOM_USED: f64 = 0.75;
 /// How often that is told.
@@ -166,8 +168,9 @@ impl Engine {
         let now = self.stream.clock.monotonic();
         let [jitter] = random_bytes();
         let Patience::Wait(pause) = self.outage.failed(now, jitter) else { return Err(fault) };
-        // A subscription that another reader held until a moment ago is free in five seconds.
+        // A subscription that another reader held until a moment ago is free within five seconds.
         let expected = matches!(fault, Fault::InUse(_));
+        let pause = if expected { pause.min(IN_USE_PAUSE) } else { pause };
         if !expected && let Some(failures) = self.outage.tell(now) {
             tracing::warn!(shard = %self.shard, ?fault, failures, "the shard can't be read now; trying again");
         }

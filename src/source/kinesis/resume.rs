@@ -70,11 +70,27 @@ pub(super) fn judge(known: Known<'_>, found: Found<'_>) -> Verdict {
     }
 }
 
+/// What a reader has lost that is slower than the stream forgets: it had come less far than the stream still has, and
+/// the next record is one that the stream still has. Where the next record is older than that, the stream has not
+/// forgotten anything in front of it yet.
+pub(super) fn overtaken(known: Known<'_>, found: Found<'_>) -> Option<Gap> {
+    let read_through = known.read_through?;
+    let (_, first) = found.records.first()?;
+    let edge = edge(found.asked, known.retention).checked_sub(MARGIN).unwrap_or(Timestamp::MIN);
+    let lost = read_through < edge && *first >= edge;
+    lost.then(|| Gap { after: known.after.clone(), from: Some(read_through), until: *first })
+}
+
+/// What arrived before this is no longer kept.
+fn edge(now: Timestamp, retention: Duration) -> Timestamp {
+    let retention = SignedDuration::try_from(retention).unwrap_or(SignedDuration::MAX);
+    now.checked_sub(retention).unwrap_or(Timestamp::MIN)
+}
+
 /// Whether a record may have come and gone unread: one that arrived later than `read_through`, and is now older than
 /// the stream keeps records.
 fn may_be_lost(read_through: Option<Timestamp>, now: Timestamp, retention: Duration) -> bool {
-    let retention = SignedDuration::try_from(retention).unwrap_or(SignedDuration::MAX);
-    let edge = now.checked_sub(retention).unwrap_or(Timestamp::MIN);
+    let edge = edge(now, retention);
     read_through.is_none_or(|read| read.checked_sub(MARGIN).unwrap_or(Timestamp::MIN) < edge)
 }
 
@@ -138,6 +154,25 @@ mod tests {
         let known = Known { after: &Checkpoint::TrimHorizon, read_through: None, retention: DAY, older: false };
         let found = Found { records: &[], no_more: true, asked: time("21T12:00:00") };
         assert_eq!(judge(known, found), Verdict::There);
+    }
+
+    #[test]
+    fn a_reader_that_the_stream_forgets_faster_than_is_overtaken() {
+        let after = Checkpoint::at(Position::new(100), b"x");
+        let gap = |read_through: Option<&str>, first: &[&str]| {
+            let records: Vec<_> = first.iter().map(|arrival| (SequenceNumber::from(200), time(arrival))).collect();
+            let found = Found { records: &records, no_more: false, asked: time("21T12:00:00") };
+            let read_through = read_through.map(time);
+            overtaken(Known { after: &after, read_through, retention: DAY, older: false }, found)
+        };
+        // The stream keeps what arrived from 20T12:00:00 on, by its own clock.
+        let lost = gap(Some("20T11:00:00"), &["20T12:30:00"]).unwrap();
+        assert_eq!((lost.from, lost.until), (Some(time("20T11:00:00")), time("20T12:30:00")));
+        assert_eq!(gap(Some("20T11:00:00"), &["20T11:00:01"]), None, "it has not forgotten yet");
+        assert_eq!(gap(Some("20T11:59:30"), &["20T12:30:00"]), None, "clocks differ");
+        assert_eq!(gap(Some("20T13:00:00"), &["21T12:00:00"]), None);
+        assert_eq!(gap(Some("20T11:00:00"), &[]), None, "not before there is a record behind it");
+        assert_eq!(gap(None, &["20T12:30:00"]), None, "nothing was read before");
     }
 
     #[test]

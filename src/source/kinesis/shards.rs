@@ -127,7 +127,12 @@ impl Shards {
     /// Whether a new listing says that the shard has ended.
     pub(super) async fn has_ended(&self, shard: &ShardId) -> Result<bool, Fault> {
         self.refresh(Some(Duration::ZERO)).await?;
-        Ok(self.catalogue(|catalogue| catalogue.get(shard).is_some_and(|entry| entry.ended)))
+        Ok(self.is_known_to_have_ended(shard))
+    }
+
+    /// Whether the last listing said that the shard has ended.
+    pub(super) fn is_known_to_have_ended(&self, shard: &ShardId) -> bool {
+        self.catalogue(|catalogue| catalogue.get(shard).is_some_and(|entry| entry.ended))
     }
 
     /// The children that a shard named at its end.

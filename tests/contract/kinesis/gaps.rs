@@ -144,10 +144,10 @@ async fn a_batch_whose_end_was_forgotten_is_never_reached() {
 #[tokio::test]
 async fn a_place_that_is_refused_while_reading_is_looked_for_from_the_oldest_record_on() {
     let stream = Stream::hasty(Way::Polling, 1).await;
-    stream.put(&payloads(0..30)).await;
-    stream.small_pages(10);
+    stream.put(&payloads(0..10)).await;
     let mut reader = stream.follow(Checkpoint::TrimHorizon).await;
     let mut read = crate::source::follow(reader.as_mut(), 10).await;
+    stream.put(&payloads(10..30)).await;
     stream.proxy.on("GetRecords").next(1).answer(Answer::kinesis("ExpiredIteratorException"));
     let refused = stream.proxy.on("GetShardIterator").body_has("AFTER_SEQUENCE_NUMBER");
     let refused = refused.next(1).answer(Answer::kinesis("InvalidArgumentException"));
@@ -173,7 +173,7 @@ async fn a_checkpoint_of_another_stream_is_no_gap() {
 #[tokio::test]
 async fn another_payload_under_the_same_number_is_found_out() {
     for way in super::WAYS {
-        let stream = Stream::hasty(way, 1).await;
+        let stream = Stream::reopened(way).await;
         stream.put(&payloads(0..5)).await;
         let all = read_all(&stream, Checkpoint::TrimHorizon).await;
         let after = Checkpoint::at(all[2].position.clone(), b"not what was there");
@@ -192,11 +192,11 @@ async fn another_payload_under_the_same_number_is_found_out() {
 #[tokio::test]
 async fn a_target_stops_before_what_arrives_long_after_it() {
     for way in super::WAYS {
-        let stream = Stream::hasty(way, 1).await;
+        let stream = Stream::reopened(way).await;
         stream.put(&payloads(0..5)).await;
         let all = read_all(&stream, Checkpoint::TrimHorizon).await;
         let end = |before: Duration| auditlake::source::Target::Arrival(all[0].arrival - before);
-        let long_ago = Until::Target(end(Duration::from_secs(120)));
+        let long_ago = Until::Target(end(Duration::from_mins(2)));
         let (read, next) = drain(stream.read(Checkpoint::TrimHorizon, long_ago).await.as_mut()).await.unwrap();
         assert_eq!((read.len(), next), (0, Next::Reached), "{way:?}");
         let within = Until::Target(end(Duration::from_secs(50)));

@@ -7,9 +7,11 @@ use auditlake::ops::clock::SystemClock;
 use auditlake::ops::memory::MemoryBudget;
 use auditlake::source::{Checkpoint, Next, ShardId, Source as _, SourceError, Until};
 use auditlake_test_servers::{Answer, aws};
+use serde_json::json;
 
-use super::{Stream, WAYS, Way, failure, first_shard, from_the_start, next_of_note, open};
-use crate::source::payloads;
+use super::subscriptions::{event, events};
+use super::{LIST_SHARDS, Stream, WAYS, Way, failure, first_shard, from_the_start, next_of_note, open, options};
+use crate::source::{payloads, rest};
 
 #[tokio::test]
 async fn splits_and_merges_are_listed_with_all_parents_before_their_children() {
@@ -35,7 +37,16 @@ async fn children_are_known_when_their_parent_has_ended_without_listing_again() 
         let mut reader = stream.follow(Checkpoint::TrimHorizon).await;
         assert_eq!(next_of_note(reader.as_mut()).await.payloads.len(), 3);
         aws::split_shard(&stream.client, &stream.name, first_shard().as_str()).await;
-        assert_eq!(stream.source.shards().await.unwrap().len(), 1, "the list is good for an hour");
+        if way == Way::FanOut {
+            // As the service ends a subscription; the server does not.
+            let children = [("1", "0", "9"), ("2", "10", "19")].map(|(number, first, last)| {
+                json!({ "ShardId": format!("shardId-00000000000{number}"), "ParentShards": [first_shard()],
+                        "HashKeyRange": { "StartingHashKey": first, "EndingHashKey": last } })
+            });
+            stream.proxy.on("SubscribeToShard").answer(events(&[event(&[], "", &json!(children))]));
+            stream.proxy.cut_all();
+        }
+        assert_eq!(stream.source.shards().await.unwrap().len(), 1, "the list is good for ten minutes");
         assert_eq!(next_of_note(reader.as_mut()).await.next, Next::ShardEnd);
         let listed = stream.source.shards().await.unwrap();
         assert_eq!(listed.len(), 3, "{way:?}");
@@ -66,10 +77,10 @@ async fn a_list_that_can_not_be_had_is_served_from_the_last_one() {
     throttled.heal();
     assert_eq!(stream.source.shards().await.unwrap().len(), 2);
     let throttled = stream.proxy.on("ListShards").answer(Answer::kinesis("LimitExceededException"));
-    // An hour of the hasty clock.
+    // Ten minutes of the hasty clock.
     while throttled.hits() == 0 {
         assert_eq!(stream.source.shards().await.unwrap().len(), 2);
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        rest(Duration::from_secs(1)).await;
     }
     assert_eq!(stream.source.shards().await.unwrap().len(), 2);
 }
@@ -138,7 +149,7 @@ async fn a_stream_that_can_not_be_looked_up_is_named_with_the_reason() {
     let stream = Stream::hasty(Way::Polling, 1).await;
     let try_to_open = async |name: &str| {
         let clock = Arc::new(SystemClock::start());
-        open(&stream.proxy, name, Way::Polling, clock, MemoryBudget::new(1)).await.err().unwrap()
+        open(&stream.proxy, options(name, Way::Polling, LIST_SHARDS), clock, MemoryBudget::new(1)).await.err().unwrap()
     };
     let error = try_to_open("no-such-stream").await;
     assert!(
@@ -156,7 +167,8 @@ async fn a_stream_that_can_not_be_looked_up_is_named_with_the_reason() {
     // By its ARN it is the same.
     let arn = stream.source.origin().unwrap().split('@').next().unwrap().to_owned();
     let clock = Arc::new(SystemClock::start());
-    let by_arn = open(&stream.proxy, &arn, Way::Polling, clock, MemoryBudget::new(1)).await.unwrap();
+    let by_arn =
+        open(&stream.proxy, options(&arn, Way::Polling, LIST_SHARDS), clock, MemoryBudget::new(1)).await.unwrap();
     assert_eq!(by_arn.origin(), stream.source.origin());
     assert_eq!(by_arn.retention(), Duration::from_hours(24));
 }
