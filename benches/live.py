@@ -129,7 +129,10 @@ def main():
         def put():
             nonlocal sent, begun
             begun = begun or time.monotonic()
-            while sent < (time.monotonic() - begun) * options.rate:
+            # Never more than a second's worth at once: a producer that can't keep up says so in the rate that it prints.
+            for _ in range(max(1, options.rate // 250)):
+                if sent >= (time.monotonic() - begun) * options.rate:
+                    break
                 data = [json.dumps(record(rng, sent + n, 10**9), separators=(",", ":")).encode() for n in range(250)]
                 kinesis.put_records(StreamName="busy", Records=[{"Data": line, "PartitionKey": "k"} for line in data])
                 sent += len(data)
