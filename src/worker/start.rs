@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 
 use super::shard_task::{Outcome, ShardTask, Turn};
 use super::{Settings, ShardError, Shutdown, Totals};
@@ -58,16 +59,12 @@ impl Start {
         let task =
             ShardTask { ports, settings, shutdown, totals, lease, until, parent_heads, turn, children: Vec::new() };
         let work = async { if records_loss { task.record_loss().await } else { Box::pin(task.run()).await } };
-        let renewal = async {
-            if renews {
-                kept.await;
-            }
-            std::future::pending::<()>().await;
-        };
-        tokio::select! {
-            outcome = work => outcome,
-            () = renewal => unreachable!("never returns"),
+        // A task of its own: this one may be busy for longer than a lease lasts. It ends with this one.
+        let mut renewal = JoinSet::new();
+        if renews {
+            renewal.spawn(kept);
         }
+        work.await
     }
 
     async fn take(&self) -> Result<Option<Lease>, LeaseError> {
