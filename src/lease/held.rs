@@ -50,7 +50,8 @@ struct Shared {
 /// The row in the store, as far as is known.
 struct Stored {
     row: LeaseRow,
-    /// Writes on top of `row` whose answers were lost: any one of them may stand there, or may come to.
+    /// Writes on top of `row` that were not answered, or not yet: any one of them may stand there, or may come to. The
+    /// call that sent one may have been cancelled.
     unanswered: Vec<LeaseRow>,
 }
 
@@ -139,6 +140,10 @@ impl Shared {
             change(&mut row);
             row.counter += 1;
             let sent = self.holding.clock.monotonic();
+            let is_sent_again = stored.unanswered.contains(&row);
+            if !is_sent_again {
+                stored.unanswered.push(row.clone());
+            }
             match self.holding.store.replace(&row).await {
                 Ok(()) => {
                     self.wrote(stored, row, sent);
@@ -147,7 +152,12 @@ impl Shared {
                 Err(LeaseError::Conflict { shard }) => {
                     let found = self.holding.store.get(&shard).await?;
                     if found.as_ref() == Some(&row) {
-                        self.wrote(stored, row, sent);
+                        if is_sent_again {
+                            // An earlier attempt wrote it: nobody knows how long ago the others saw that.
+                            *stored = Stored { row, unanswered: Vec::new() };
+                        } else {
+                            self.wrote(stored, row, sent);
+                        }
                         return Ok(());
                     }
                     let Some(found) = found.filter(|found| stored.is_ours(found)) else {
@@ -159,12 +169,7 @@ impl Shared {
                     }
                     *stored = Stored { row: found, unanswered: Vec::new() };
                 }
-                Err(error) => {
-                    if error.may_pass() && !stored.unanswered.contains(&row) {
-                        stored.unanswered.push(row);
-                    }
-                    return Err(error);
-                }
+                Err(error) => return Err(error),
             }
         }
     }

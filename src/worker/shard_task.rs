@@ -169,9 +169,14 @@ impl ShardTask {
 
     async fn release(&mut self, caught_up: bool) -> Result<(), LeaseError> {
         let (policy, clock, abort) = (self.settings.retry, self.ports.clock.as_ref(), &self.shutdown.abort);
+        let is_sole = self.is_sole();
         let lease = tokio::sync::Mutex::new(&mut self.lease);
-        retry(policy, clock, abort, LeaseError::may_pass, || async { lease.lock().await.release(caught_up).await })
-            .await
+        let release = || async { lease.lock().await.release(caught_up).await };
+        match retry(policy, clock, abort, LeaseError::may_pass, release).await {
+            // Another worker has it: it was given up before the answer came, or had run out.
+            Err(LeaseError::Conflict { .. }) if !is_sole => Ok(()),
+            released => released,
+        }
     }
 
     /// Writes down that the source no longer has this shard, though it was not archived to its end: a batch of nothing
