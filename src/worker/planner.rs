@@ -205,6 +205,11 @@ impl Watch {
             .collect();
     }
 
+    /// The rows could not be looked at: whoever does not write to them need not be dead.
+    pub(super) fn look_away(&mut self) {
+        self.looked_at = None;
+    }
+
     /// Takes note of one row.
     pub(super) fn look_at(&mut self, row: &LeaseRow, now: Duration) {
         let seen = self.seen.entry(row.shard.clone()).or_insert((row.counter, now));
@@ -216,8 +221,8 @@ impl Watch {
     /// Whether the row had not moved for `failover` when it was last looked at.
     pub(super) fn is_expired(&self, row: &LeaseRow, now: Duration) -> bool {
         let unmoved = |(counter, since): &(u64, Duration)| {
-            let last_look = self.looked_at.unwrap_or(now).min(now);
-            *counter == row.counter && last_look.saturating_sub(*since) >= self.failover
+            let unmoved_for = self.looked_at.map_or(Duration::ZERO, |look| look.min(now).saturating_sub(*since));
+            *counter == row.counter && unmoved_for >= self.failover
         };
         self.seen.get(&row.shard).is_some_and(unmoved)
     }

@@ -40,7 +40,14 @@ impl Rows {
         if self.looked_at.is_some_and(fresh) {
             return Ok(());
         }
-        let rows = leases.list().await?;
+        let rows = match leases.list().await {
+            Ok(rows) => rows,
+            Err(error) => {
+                // The others can't write their rows either, as far as anybody knows.
+                self.watch.look_away();
+                return Err(error);
+            }
+        };
         let now = self.ports.clock.monotonic();
         self.watch.look(rows.iter(), now);
         self.seen = rows.into_iter().map(|row| (row.shard.clone(), row)).collect();

@@ -76,6 +76,28 @@ async fn a_catch_up_that_waits_for_a_lease_table_that_never_answers_stops_all_th
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_outage_a_little_longer_than_the_failover_moves_no_lease() {
+    for (seconds, after) in [12, 15, 19, 25].into_iter().flat_map(|seconds| [0, 4, 8].map(|after| (seconds, after))) {
+        let world = shared_world().await;
+        put_everywhere(&world, 6, 0..60);
+        let workers = [start(&world, "a"), start(&world, "b")];
+        world.sleep(Duration::from_secs(120 + after)).await;
+        let before = owned(&world).await;
+        let away =
+            |is_away| workers.iter().for_each(|worker| worker.faults.leases_away.store(is_away, Ordering::SeqCst));
+        away(true);
+        world.sleep(Duration::from_secs(seconds)).await;
+        away(false);
+        world.sleep(Duration::from_mins(1)).await;
+        assert_eq!(owned(&world).await, before, "{seconds} s, {after} s later");
+        for worker in workers {
+            worker.stop().await;
+        }
+        assert_each_once(&world, 60).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn two_catch_ups_that_want_a_dead_workers_lease_both_end() {
     let world = shared_world().await;
     put_everywhere(&world, 2, 0..20);
