@@ -112,7 +112,8 @@ impl View<'_> {
     }
 
     /// A lease of the worker that has most of them, if it has two more than this one: the one that moved last, so that
-    /// what a restart has scattered comes back, and the rest stays where it is. None while one is on its way already.
+    /// what a restart has scattered comes back, and the rest stays where it is. None while one is on its way already, and
+    /// none of a shard that rests here: nobody would read it.
     fn surplus(&self, held: &BTreeMap<&WorkerId, Vec<&LeaseRow>>) -> Option<ShardId> {
         let mine = &held[self.me];
         if mine.iter().any(|row| !self.busy.contains(&row.shard)) {
@@ -122,7 +123,7 @@ impl View<'_> {
         if most.len() < mine.len() + 2 {
             return None;
         }
-        let settled = most.iter().filter(|row| row.wanted_by.is_none());
+        let settled = most.iter().filter(|row| row.wanted_by.is_none() && !self.resting.contains(&row.shard));
         settled.max_by_key(|row| (row.taken_at, &row.shard)).map(|row| row.shard.clone())
     }
 

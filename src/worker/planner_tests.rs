@@ -370,3 +370,17 @@ fn a_rolling_restart_moves_each_lease_at_most_twice() {
         assert!(often <= left_over, "{:?}", fleet.moves);
     }
 }
+
+#[test]
+fn what_rests_here_is_not_asked_for() {
+    let mut world = world(&["a", "b"]);
+    for (at, shard) in ["a", "b"].into_iter().enumerate() {
+        world.owned(shard, "other").row(shard, |row| row.taken_at = Some(jiff::Timestamp::new(at as i64, 0).unwrap()));
+    }
+    assert_eq!(world.plan("me").ask_for, Some(id("b")));
+    world.resting.insert(id("b"));
+    assert_eq!(world.plan("me").ask_for, Some(id("a")));
+    world.resting.insert(id("a"));
+    assert_eq!(world.plan("me").ask_for, None);
+    assert!(!world.with("me", |view| view.is_uneven()));
+}
