@@ -154,7 +154,9 @@ impl ShardTask {
             tracing::warn!(shard = %self.shard(), "the lease is lost; its next owner goes on from the last commit");
             return Ok(Outcome::Lost);
         }
-        let caught_up = matches!(outcome, Ok(Outcome::Done | Outcome::Stopped { caught_up: true }));
+        // A stream's shard ends before it goes: as long as its end is not archived, more may come and go unread.
+        let may_just_go = self.ports.source.origin().is_none();
+        let caught_up = may_just_go && matches!(outcome, Ok(Outcome::Done | Outcome::Stopped { caught_up: true }));
         match (outcome, self.release(caught_up).await) {
             // Whoever took the lease away has it now, and the reason is in the first error.
             (Err(error), _) => Err(error),
@@ -182,6 +184,12 @@ impl ShardTask {
     /// Writes down that the source no longer has this shard, though it was not archived to its end: a batch of nothing
     /// but the gap. Should the shard come back, it is read on from where it was.
     pub(super) async fn record_loss(mut self) -> Result<Outcome, ShardError> {
+        if let Some(pending) = self.lease.row().pending.clone() {
+            // It was told, or the shard's end was, by a worker that did not live to see it.
+            self.finish_pending(&pending).await?;
+            self.release(true).await?;
+            return Ok(Outcome::Done);
+        }
         let now = self.ports.clock.now();
         let gap = Gap { after: self.lease.row().checkpoint.clone(), from: None, until: now };
         let mut batch = self.begin(now)?;
