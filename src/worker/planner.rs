@@ -134,7 +134,11 @@ impl View<'_> {
             return Vec::new();
         }
         let family = Family::of(self.listed, self.rows);
-        let done = |row: &&LeaseRow| !work_left(row) && row.owner.is_none() && family.has_left(&row.shard);
+        let listed: BTreeSet<&ShardId> = self.listed.iter().map(|shard| &shard.id).collect();
+        // That a shard ended which another program read stands nowhere but in its row.
+        let is_needed = |row: &LeaseRow| row.batch_seq == 0 && listed.contains(&row.shard);
+        let done =
+            |row: &&LeaseRow| !work_left(row) && row.owner.is_none() && !is_needed(row) && family.has_left(&row.shard);
         self.rows.values().filter(done).map(|row| row.shard.clone()).collect()
     }
 
@@ -167,7 +171,8 @@ impl<'a> Family<'a> {
     /// Whether all of the shard's children have moved on from it: have committed a batch, or have left in their turn.
     pub(super) fn has_left(&self, shard: &ShardId) -> bool {
         let moved_on = |child: &&ShardId| match self.rows.get(*child) {
-            Some(row) => row.batch_seq > 0,
+            // One that ended has left its parents, though another program may have read it.
+            Some(row) => row.batch_seq > 0 || row.ended,
             None => self.has_left(child),
         };
         self.children.get(shard).is_some_and(|children| children.iter().all(moved_on))

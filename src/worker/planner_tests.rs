@@ -372,6 +372,15 @@ fn a_rolling_restart_moves_each_lease_at_most_twice() {
 }
 
 #[test]
+fn the_row_of_an_end_that_no_manifest_tells_of_stays_while_the_shard_is_listed() {
+    let mut world = world(&["a", "b:a"]);
+    world.row("a", |row| row.ended = true).moved_on("b");
+    assert_eq!(world.plan("me").forget, []);
+    world.listed.remove(0);
+    assert_eq!(world.plan("me").forget, [id("a")]);
+}
+
+#[test]
 fn what_rests_here_is_not_asked_for() {
     let mut world = world(&["a", "b"]);
     for (at, shard) in ["a", "b"].into_iter().enumerate() {

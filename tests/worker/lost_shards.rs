@@ -5,7 +5,7 @@ use std::sync::Arc;
 use auditlake::lease::memory::MemoryLeases;
 use auditlake::lease::{LeaseRow, LeaseStore as _};
 use auditlake::source::memory::MemorySource;
-use auditlake::source::ShardId;
+use auditlake::source::{Checkpoint, Position, ShardId};
 use auditlake::verify::rebuild;
 
 use super::assert_each_once;
@@ -97,4 +97,24 @@ async fn a_child_that_a_listing_does_not_know_yet_is_not_lost() {
     world.catch_up().await;
     assert_eq!(world.totals.committed().gaps, 0);
     assert_eq!(world.row("q").await.batch_seq, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_ancestors_of_a_shard_that_was_taken_over_are_not_read_again() {
+    let world = World::new().await;
+    let [a, b, c] = ["a", "b", "c"].map(ShardId::new);
+    world.source.add_shard(&a, vec![]);
+    world.source.add_shard(&b, vec![a.clone()]);
+    world.source.add_shard(&c, vec![b.clone()]);
+    for shard in ["a", "b", "c", "c"] {
+        world.put(shard, &record(shard));
+    }
+    world.source.end(&a);
+    world.source.end(&b);
+    // As `import-checkpoints` makes them: the other application had removed the rows of `a` and `b`.
+    make_row(&world, LeaseRow { ended: true, ..LeaseRow::new(b.clone(), vec![]) }).await;
+    let checkpoint = Checkpoint::Imported(Position::new(0));
+    make_row(&world, LeaseRow { checkpoint, ..LeaseRow::new(c, vec![b]) }).await;
+    world.catch_up().await;
+    assert_eq!(world.archived().await.into_keys().collect::<Vec<_>>(), ["c"]);
 }
