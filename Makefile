@@ -49,7 +49,8 @@ $(NPM_PACKAGES)/installed: tests/servers/package.json tests/servers/package-lock
 emulators: test-tools ## Kinesis on port 4568, DynamoDB and S3 on port 4566, of this machine only; until interrupted
 	@printf '%s\n' "In another shell:" \
 		"  export AWS_ENDPOINT_URL_KINESIS=http://127.0.0.1:4568 AWS_ENDPOINT_URL=http://127.0.0.1:4566" \
-		"  export AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test AWS_REGION=us-east-1"
+		"  export AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test AWS_REGION=us-east-1 AWS_DEFAULT_REGION=us-east-1" \
+		"  export AUDITLAKE__ARCHIVE__S3__FORCE_PATH_STYLE=true"
 	@trap 'kill 0' EXIT; \
 	package=$(NPM_PACKAGES)/node_modules/kinesis-local; \
 	KINESIS_MOCK_CERT_PATH=$$package/server.json KINESIS_MOCK_PLAIN_PORT=4568 KINESIS_MOCK_TLS_PORT=0 LOG_LEVEL=ERROR \

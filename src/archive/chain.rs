@@ -97,6 +97,8 @@ impl Newest {
             read_through: Some(self.manifest.read_through),
             origin: self.manifest.origin.clone(),
             remade_at: Some(self.manifest.batch_seq + 1),
+            // That the shard is lost is told already, where it is.
+            caught_up: self.manifest.gap.is_some() && self.manifest.range.after == self.manifest.range.through,
             ..LeaseRow::new(self.manifest.shard.clone(), self.manifest.parents.clone())
         }
     }

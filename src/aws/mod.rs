@@ -8,8 +8,8 @@ use aws_config::retry::RetryConfig;
 use aws_config::sts::AssumeRoleProvider;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
-use aws_sdk_dynamodb::config::SharedCredentialsProvider;
 use aws_sdk_dynamodb::config::http::HttpResponse;
+use aws_sdk_dynamodb::config::{ProvideCredentials as _, SharedCredentialsProvider};
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::config::{RequestChecksumCalculation, ResponseChecksumValidation};
 use aws_smithy_http_client::tls::Provider;
@@ -77,6 +77,24 @@ pub fn s3_client(config: &SdkConfig, force_path_style: bool) -> aws_sdk_s3::Clie
         .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
     aws_sdk_s3::Client::from_conf(config.build())
+}
+
+/// Whether calls can be made with this configuration: the region is known, and there are credentials. Else what is missing,
+/// in one line: a client would try for long, and then say less.
+pub async fn check(config: &SdkConfig) -> Result<(), String> {
+    if config.region().is_none() {
+        return Err("there is no region: neither the configuration nor AWS_REGION nor the profile names one".into());
+    }
+    let Some(provider) = config.credentials_provider() else { return Err("there are no credentials".into()) };
+    match provider.provide_credentials().await {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            let cause = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+            Err(format!(
+                "there are no credentials (environment, profile, web identity, the container's or the machine's role): {cause}"
+            ))
+        }
+    }
 }
 
 /// The error in one line: the service's own code and words, or what kept it from answering. Never the whole answer,

@@ -30,8 +30,11 @@ pub(super) fn run(reporting: &Reporting) -> Result<ExitCode, Failure> {
 }
 
 pub(super) async fn catch_up(config: &Config) -> Result<Report, Failure> {
-    let signals = Signals::catch()?;
-    let mut opened = open(config).await?;
+    let mut signals = Signals::catch()?;
+    let mut opened = tokio::select! {
+        opened = open(config) => opened?,
+        () = signals.next() => return Err(anyhow!("stopped before the start; run again").into()),
+    };
     let clock = opened.ports.clock.clone();
     let started = clock.monotonic();
     let settings = settings(config, &opened.archive, RetryPolicy { give_up_after: Some(PATIENCE) });

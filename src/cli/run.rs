@@ -14,14 +14,19 @@ pub(super) fn run(config: &ConfigFile) -> Result<ExitCode, Failure> {
     let config = config.load()?;
     telemetry::start("info");
     block_on(async {
-        let signals = Signals::catch()?;
-        let opened = open(&config).await?;
+        let mut signals = Signals::catch()?;
+        let opened = tokio::select! {
+            opened = open(&config) => opened?,
+            // Nothing is held yet; what was being made of the archive is made again next time.
+            () = signals.next() => return Ok(ExitCode::SUCCESS),
+        };
         // The daemon waits for as long as a disk is full or an archive is away.
         let settings = settings(&config, &opened.archive, RetryPolicy { give_up_after: None });
         if config.metrics.listen.is_some() {
             tracing::warn!("metrics.listen is set, but this version serves no metrics yet");
         }
-        tracing::info!(version = env!("CARGO_PKG_VERSION"), archive_id = %opened.archive.archive_id, "started");
+        let (worker, archive_id) = (&settings.worker, opened.archive.archive_id);
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), %worker, %archive_id, "started");
         let (shutdown, totals) = (Shutdown::default(), Arc::new(Totals::default()));
         let worker = Worker::new(opened.ports.clone(), settings, shutdown.clone(), totals.clone());
         let grace = config.worker.shutdown_grace.get();

@@ -1,6 +1,6 @@
 //! `status`: who reads what, how far they got, and what is under way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::lease::LeaseRow;
 use crate::ops::clock::{Clock, SystemClock};
 use crate::source::{Checkpoint, ShardId};
+use crate::worker::Family;
 
 /// One shard.
 #[derive(Serialize)]
@@ -62,8 +63,14 @@ async fn status(config: &Config) -> Result<Status, Failure> {
     let mut rows: BTreeMap<ShardId, LeaseRow> = rows.into_iter().map(|row| (row.shard.clone(), row)).collect();
     let source = OpenSource::open(config, clock.clone(), pages(config)).await?;
     let mut shards = Vec::new();
-    for shard in source.port().shards().await? {
-        let new = || LeaseRow::new(shard.id.clone(), shard.parents.clone());
+    let listed = source.port().shards().await?;
+    // The rows of shards whose children have moved on are removed.
+    let family = Family::of(&listed, &rows);
+    let left: BTreeSet<ShardId> =
+        listed.iter().map(|shard| &shard.id).filter(|shard| family.has_left(shard)).cloned().collect();
+    for shard in listed {
+        let ended = left.contains(&shard.id);
+        let new = || LeaseRow { ended, ..LeaseRow::new(shard.id.clone(), shard.parents.clone()) };
         let row = rows.remove(&shard.id).unwrap_or_else(new);
         let lag = source.lag(&shard, &row, clock.now())?;
         shards.push(ShardStatus::of(&row, lag, true));

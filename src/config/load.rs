@@ -73,7 +73,16 @@ pub fn load(path: Option<&Path>, environment: impl Iterator<Item = (String, Stri
     let schema = schema();
     let mut table = path.map_or_else(|| Ok(Table::new()), read)?;
     check_keys(&table, &schema, "")?;
-    let mut overrides: Vec<(String, String)> = environment.filter(|(name, _)| name.starts_with(PREFIX)).collect();
+    let environment: Vec<(String, String)> = environment.collect();
+    let misspelt = |name: &&String| {
+        name.starts_with("AUDITLAKE_") && !name.starts_with(PREFIX) && name["AUDITLAKE_".len()..].contains("__")
+    };
+    if let Some(name) = environment.iter().map(|(name, _)| name).find(misspelt) {
+        let meant = name.replacen("AUDITLAKE_", PREFIX, 1);
+        return Err(invalid(name.as_str(), format!("is no setting of ours; did you mean {meant}?")));
+    }
+    let mut overrides: Vec<(String, String)> =
+        environment.into_iter().filter(|(name, _)| name.starts_with(PREFIX)).collect();
     overrides.sort();
     for (name, value) in overrides {
         lay_over(&mut table, &schema, &name, &value)?;

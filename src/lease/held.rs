@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{LeaseError, LeaseRow, LeaseStore, WorkerId};
 use crate::ops::clock::Clock;
+use crate::ops::telemetry::Complaint;
 
 /// How often a lease is renewed before it would expire.
 const RENEWALS: u32 = 3;
@@ -50,7 +51,8 @@ struct Shared {
 /// The row in the store, as far as is known.
 struct Stored {
     row: LeaseRow,
-    /// Writes on top of `row` whose answers were lost: any one of them may stand there, or may come to.
+    /// Writes on top of `row` that were not answered, or not yet: any one of them may stand there, or may come to. The
+    /// call that sent one may have been cancelled.
     unanswered: Vec<LeaseRow>,
 }
 
@@ -139,6 +141,10 @@ impl Shared {
             change(&mut row);
             row.counter += 1;
             let sent = self.holding.clock.monotonic();
+            let is_sent_again = stored.unanswered.contains(&row);
+            if !is_sent_again {
+                stored.unanswered.push(row.clone());
+            }
             match self.holding.store.replace(&row).await {
                 Ok(()) => {
                     self.wrote(stored, row, sent);
@@ -147,7 +153,12 @@ impl Shared {
                 Err(LeaseError::Conflict { shard }) => {
                     let found = self.holding.store.get(&shard).await?;
                     if found.as_ref() == Some(&row) {
-                        self.wrote(stored, row, sent);
+                        if is_sent_again {
+                            // An earlier attempt wrote it: nobody knows how long ago the others saw that.
+                            *stored = Stored { row, unanswered: Vec::new() };
+                        } else {
+                            self.wrote(stored, row, sent);
+                        }
                         return Ok(());
                     }
                     let Some(found) = found.filter(|found| stored.is_ours(found)) else {
@@ -159,12 +170,7 @@ impl Shared {
                     }
                     *stored = Stored { row: found, unanswered: Vec::new() };
                 }
-                Err(error) => {
-                    if error.may_pass() && !stored.unanswered.contains(&row) {
-                        stored.unanswered.push(row);
-                    }
-                    return Err(error);
-                }
+                Err(error) => return Err(error),
             }
         }
     }
@@ -187,6 +193,7 @@ impl Shared {
     async fn keep(&self) {
         let clock = &self.holding.clock;
         let every = self.holding.failover / RENEWALS;
+        let mut complaint = Complaint::default();
         loop {
             let left = (self.renewed_at() + every).saturating_sub(clock.monotonic());
             clock.sleep(left.max(every / 10)).await;
@@ -201,9 +208,12 @@ impl Shared {
             };
             match renewed {
                 Ok(Kept::GivenUp) => return,
-                Ok(Kept::Held) => {}
+                Ok(Kept::Held) => complaint.clear(),
                 // Whether it can pass or not: it is tried again until the lease has run out.
-                Err(error) => tracing::warn!(%error, "a lease could not be renewed"),
+                Err(error) if complaint.is_due(clock.monotonic()) => {
+                    tracing::warn!(%error, "a lease could not be renewed; trying again");
+                }
+                Err(_) => {}
             }
             if clock.monotonic() >= self.deadline() {
                 self.lost.cancel();

@@ -79,6 +79,14 @@ pub struct Pending {
     pub gap: Option<Gap>,
 }
 
+impl Pending {
+    /// Whether it holds no payloads: it says that the shard ended, or that something is missing, and can be finished
+    /// though the source has the shard no more.
+    pub fn holds_nothing(&self) -> bool {
+        self.range.after == self.range.through
+    }
+}
+
 /// One shard's row. Looking at a row is not holding its lease: a `Lease` is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeaseRow {
@@ -100,7 +108,9 @@ pub struct LeaseRow {
     pub chain_head: Option<Digest>,
     /// The batch under way.
     pub pending: Option<Pending>,
-    /// When the lease was last given up, everything that the shard held then was in the archive.
+    /// When the lease was last given up, everything that the shard held then was in the archive, or its loss was: a source
+    /// that no longer has the shard has lost nothing more. Of a shard that has to end before it goes, as those of streams
+    /// have, only the second is known.
     #[serde(default)]
     pub caught_up: bool,
     /// The time up to which the shard is known to be archived: the arrival of the last committed record, or, where it

@@ -16,9 +16,12 @@ pub fn set_bar(bar: Option<ProgressBar>) {
     *BAR.lock().unwrap_or_else(PoisonError::into_inner) = bar;
 }
 
+/// What the SDK tells of each place where it looked for a region or credentials in vain; that there are none is told once.
+const QUIET: &str = "aws_config=error";
+
 /// Starts logging. `RUST_LOG` decides what is logged; without it, `default` does (`info`, `warn`, …).
 pub fn start(default: &str) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(format!("{default},{QUIET}")));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(Stderr);
     if io::stderr().is_terminal() {
         builder.with_target(false).init();

@@ -14,11 +14,14 @@ use super::{Settings, ShardError, ShardFailure, Shutdown, Totals};
 use crate::app::Ports;
 use crate::archive::ArchiveError;
 use crate::lease::{LeaseError, ask_for};
+use crate::ops::retry::retry;
 use crate::ops::telemetry::Complaint;
 use crate::source::{Shard, ShardId, SourceError, Until};
 
 /// The longest pause before a shard that stopped with an error is started again.
 const LONGEST_PAUSE: Duration = Duration::from_mins(5);
+/// How long a worker may take to leave things as they are, once its grace is over: a call may never be answered.
+const LAST_MOMENT: Duration = Duration::from_secs(2);
 
 /// Why the worker could not look after its shards.
 #[derive(Debug, thiserror::Error)]
@@ -90,8 +93,18 @@ impl Worker {
     /// up none but its children. What other workers hold is asked for, and given back at the end.
     pub async fn catch_up(mut self, shards: Vec<Shard>) -> Result<Summary, WorkerError> {
         let mut summary = Summary::default();
+        let too_late = self.too_late();
+        tokio::select! {
+            biased;
+            done = self.read_up_to(shards, &mut summary) => done?,
+            () = too_late => summary.stopped = true,
+        }
+        Ok(summary)
+    }
+
+    async fn read_up_to(&mut self, shards: Vec<Shard>, summary: &mut Summary) -> Result<(), WorkerError> {
         let mut left: BTreeMap<ShardId, Shard> = shards.iter().map(|shard| (shard.id.clone(), shard.clone())).collect();
-        self.rows.look().await?;
+        self.look_patiently().await?;
         summary.failures.extend(self.rows.lost_batches(&shards));
         for lost in self.rows.lost_shards(&shards, &self.busy) {
             self.start(&lost, Work::RecordLoss);
@@ -102,13 +115,15 @@ impl Worker {
                 biased;
                 // Whatever hangs here must not hold up the end.
                 () = graceful.cancelled() => {}
-                done = self.look_after_left(&shards, &mut left, &mut summary) => done?,
+                done = self.look_after_left(&shards, &mut left, summary) => done?,
             }
             if self.tasks.is_empty() && (self.asked.is_empty() || self.shutdown.graceful.is_cancelled()) {
                 break;
             }
-            let Some((shard, end)) = self.next_event(false).await else { continue };
-            self.rows.look_at(&shard).await?;
+            let Some((shard, end)) = self.next_event().await else { continue };
+            if self.rows.look_at(&shard).await.is_err() {
+                self.rows.distrust();
+            }
             match end {
                 // Another worker has it; it is asked for.
                 Ok(Outcome::NotTaken | Outcome::Lost) => {
@@ -121,7 +136,25 @@ impl Worker {
         let ended = left.keys().filter(|shard| self.rows.has_ended(&shards, shard)).count();
         summary.shards += ended as u64;
         summary.stopped |= ended < left.len() || self.shutdown.graceful.is_cancelled();
-        Ok(summary)
+        Ok(())
+    }
+
+    /// Looks at the rows for as long as a step may be tried again.
+    async fn look_patiently(&mut self) -> Result<(), LeaseError> {
+        let (policy, clock, graceful) = (self.settings.retry, self.ports.clock.clone(), &self.shutdown.graceful);
+        let rows = tokio::sync::Mutex::new(&mut self.rows);
+        let look = || async { rows.lock().await.look().await };
+        retry(policy, clock.as_ref(), graceful, LeaseError::may_pass, look).await
+    }
+
+    /// Returns once the grace is over and all tasks should have ended.
+    fn too_late(&self) -> impl Future<Output = ()> + use<> {
+        let (clock, abort) = (self.ports.clock.clone(), self.shutdown.abort.clone());
+        async move {
+            abort.cancelled().await;
+            clock.sleep(LAST_MOMENT).await;
+            tracing::warn!("a call is still without an answer; it is left alone");
+        }
     }
 
     /// Starts and asks for what it can of what is left.
@@ -131,8 +164,10 @@ impl Worker {
         left: &mut BTreeMap<ShardId, Shard>,
         summary: &mut Summary,
     ) -> Result<(), WorkerError> {
-        self.rows.look().await?;
-        self.look_at_asked().await?;
+        self.look_patiently().await?;
+        if self.look_at_asked().await.is_err() {
+            self.rows.distrust();
+        }
         for failure in self.rows.make(shards, &failed(summary)).await? {
             left.remove(&failure.shard);
             summary.failures.push(failure);
@@ -153,6 +188,9 @@ impl Worker {
 
     /// Asks for what others hold of what is left.
     async fn ask_for_left(&mut self, shards: &[Shard], left: &BTreeMap<ShardId, Shard>) {
+        if self.shutdown.graceful.is_cancelled() {
+            return;
+        }
         let resting = BTreeSet::new();
         let view = self.rows.view(shards, &self.busy, &resting);
         let held = view.held_by_others().into_iter().filter(|shard| left.contains_key(*shard));
@@ -177,15 +215,30 @@ impl Worker {
     /// is tried again, after pauses that grow to five minutes.
     pub async fn run(mut self) -> Result<Summary, WorkerError> {
         let mut summary = Summary { stopped: true, ..Summary::default() };
+        let (graceful, too_late) = (self.shutdown.graceful.clone(), self.too_late());
+        tokio::select! {
+            biased;
+            () = graceful.cancelled() => {}
+            () = self.look_on() => {}
+        }
+        let ends = async {
+            while let Some((shard, end)) = self.next_end().await {
+                summary.record(shard, end);
+            }
+        };
+        tokio::select! {
+            biased;
+            () = ends => {}
+            () = too_late => {}
+        }
+        Ok(summary)
+    }
+
+    /// Looks after the shards until it is dropped.
+    async fn look_on(&mut self) {
         let mut complaint = Complaint::default();
-        while !self.shutdown.graceful.is_cancelled() {
-            let graceful = self.shutdown.graceful.clone();
-            let looked = tokio::select! {
-                biased;
-                () = graceful.cancelled() => break,
-                looked = self.look_after_shards() => looked,
-            };
-            match looked {
+        loop {
+            match self.look_after_shards().await {
                 Ok(()) => complaint.clear(),
                 Err(error) => {
                     // An outage of minutes is told when it begins, and then once a minute.
@@ -195,7 +248,7 @@ impl Worker {
                     self.rows.distrust();
                 }
             }
-            if let Some((shard, end)) = self.next_event(true).await {
+            if let Some((shard, end)) = self.next_event().await {
                 if let Err(error) = self.rows.look_at(&shard).await {
                     tracing::warn!(%shard, %error, "the lease row can't be looked at");
                     self.rows.distrust();
@@ -203,19 +256,13 @@ impl Worker {
                 self.reschedule(shard, end);
             }
         }
-        while let Some((shard, end)) = self.next_end().await {
-            summary.record(shard, end);
-        }
-        Ok(summary)
     }
 
-    /// Waits for a task's end, for the time to look again, or for the word to stop.
-    async fn next_event(&mut self, stops: bool) -> Option<TaskEnd> {
-        let (clock, graceful) = (self.ports.clock.clone(), self.shutdown.graceful.clone());
-        let poll = self.settings.poll;
+    /// Waits for a task's end, or for the time to look again.
+    async fn next_event(&mut self) -> Option<TaskEnd> {
+        let (clock, poll) = (self.ports.clock.clone(), self.settings.poll);
         tokio::select! {
             biased;
-            () = graceful.cancelled(), if stops => None,
             Some(end) = self.next_end() => Some(end),
             () = clock.sleep(poll) => None,
         }
@@ -258,7 +305,8 @@ impl Worker {
         let Some(row) = self.rows.get(shard).cloned() else { return };
         let me = &self.settings.worker;
         self.asked.insert(shard.clone());
-        if row.wanted_by.as_ref() == Some(me) {
+        // Whoever asked first gets it first: two that ask in each other's place would keep a dead owner's row moving.
+        if row.wanted_by.is_some() {
             return;
         }
         let owner = row.owner.as_ref().map_or("nobody", |owner| owner.as_str());

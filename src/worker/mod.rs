@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 pub use commit::CommitError;
 pub use coordinator::{Summary, Worker, WorkerError};
+pub(crate) use planner::Family;
 pub use shard_task::{ShardError, ShardFailure};
 pub use tally::{Tally, Totals};
 

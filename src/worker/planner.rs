@@ -112,7 +112,8 @@ impl View<'_> {
     }
 
     /// A lease of the worker that has most of them, if it has two more than this one: the one that moved last, so that
-    /// what a restart has scattered comes back, and the rest stays where it is. None while one is on its way already.
+    /// what a restart has scattered comes back, and the rest stays where it is. None while one is on its way already, and
+    /// none of a shard that rests here: nobody would read it.
     fn surplus(&self, held: &BTreeMap<&WorkerId, Vec<&LeaseRow>>) -> Option<ShardId> {
         let mine = &held[self.me];
         if mine.iter().any(|row| !self.busy.contains(&row.shard)) {
@@ -122,7 +123,7 @@ impl View<'_> {
         if most.len() < mine.len() + 2 {
             return None;
         }
-        let settled = most.iter().filter(|row| row.wanted_by.is_none());
+        let settled = most.iter().filter(|row| row.wanted_by.is_none() && !self.resting.contains(&row.shard));
         settled.max_by_key(|row| (row.taken_at, &row.shard)).map(|row| row.shard.clone())
     }
 
@@ -133,7 +134,11 @@ impl View<'_> {
             return Vec::new();
         }
         let family = Family::of(self.listed, self.rows);
-        let done = |row: &&LeaseRow| !work_left(row) && row.owner.is_none() && family.has_left(&row.shard);
+        let listed: BTreeSet<&ShardId> = self.listed.iter().map(|shard| &shard.id).collect();
+        // That a shard ended which another program read stands nowhere but in its row.
+        let is_needed = |row: &LeaseRow| row.batch_seq == 0 && listed.contains(&row.shard);
+        let done =
+            |row: &&LeaseRow| !work_left(row) && row.owner.is_none() && !is_needed(row) && family.has_left(&row.shard);
         self.rows.values().filter(done).map(|row| row.shard.clone()).collect()
     }
 
@@ -146,13 +151,13 @@ impl View<'_> {
 }
 
 /// Which shards came from which.
-pub(super) struct Family<'a> {
+pub(crate) struct Family<'a> {
     rows: &'a BTreeMap<ShardId, LeaseRow>,
     children: BTreeMap<&'a ShardId, BTreeSet<&'a ShardId>>,
 }
 
 impl<'a> Family<'a> {
-    pub(super) fn of(listed: &'a [Shard], rows: &'a BTreeMap<ShardId, LeaseRow>) -> Self {
+    pub(crate) fn of(listed: &'a [Shard], rows: &'a BTreeMap<ShardId, LeaseRow>) -> Self {
         let mut children: BTreeMap<&ShardId, BTreeSet<&ShardId>> = BTreeMap::new();
         let listed = listed.iter().map(|shard| (&shard.id, &shard.parents));
         for (child, parents) in listed.chain(rows.values().map(|row| (&row.shard, &row.parents))) {
@@ -164,9 +169,10 @@ impl<'a> Family<'a> {
     }
 
     /// Whether all of the shard's children have moved on from it: have committed a batch, or have left in their turn.
-    pub(super) fn has_left(&self, shard: &ShardId) -> bool {
+    pub(crate) fn has_left(&self, shard: &ShardId) -> bool {
         let moved_on = |child: &&ShardId| match self.rows.get(*child) {
-            Some(row) => row.batch_seq > 0,
+            // One that ended has left its parents, though another program may have read it.
+            Some(row) => row.batch_seq > 0 || row.ended,
             None => self.has_left(child),
         };
         self.children.get(shard).is_some_and(|children| children.iter().all(moved_on))
@@ -205,6 +211,11 @@ impl Watch {
             .collect();
     }
 
+    /// The rows could not be looked at: whoever does not write to them need not be dead.
+    pub(super) fn look_away(&mut self) {
+        self.looked_at = None;
+    }
+
     /// Takes note of one row.
     pub(super) fn look_at(&mut self, row: &LeaseRow, now: Duration) {
         let seen = self.seen.entry(row.shard.clone()).or_insert((row.counter, now));
@@ -216,8 +227,8 @@ impl Watch {
     /// Whether the row had not moved for `failover` when it was last looked at.
     pub(super) fn is_expired(&self, row: &LeaseRow, now: Duration) -> bool {
         let unmoved = |(counter, since): &(u64, Duration)| {
-            let last_look = self.looked_at.unwrap_or(now).min(now);
-            *counter == row.counter && last_look.saturating_sub(*since) >= self.failover
+            let unmoved_for = self.looked_at.map_or(Duration::ZERO, |look| look.min(now).saturating_sub(*since));
+            *counter == row.counter && unmoved_for >= self.failover
         };
         self.seen.get(&row.shard).is_some_and(unmoved)
     }

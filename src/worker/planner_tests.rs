@@ -370,3 +370,26 @@ fn a_rolling_restart_moves_each_lease_at_most_twice() {
         assert!(often <= left_over, "{:?}", fleet.moves);
     }
 }
+
+#[test]
+fn the_row_of_an_end_that_no_manifest_tells_of_stays_while_the_shard_is_listed() {
+    let mut world = world(&["a", "b:a"]);
+    world.row("a", |row| row.ended = true).moved_on("b");
+    assert_eq!(world.plan("me").forget, []);
+    world.listed.remove(0);
+    assert_eq!(world.plan("me").forget, [id("a")]);
+}
+
+#[test]
+fn what_rests_here_is_not_asked_for() {
+    let mut world = world(&["a", "b"]);
+    for (at, shard) in (0..).zip(["a", "b"]) {
+        world.owned(shard, "other").row(shard, |row| row.taken_at = Some(jiff::Timestamp::new(at, 0).unwrap()));
+    }
+    assert_eq!(world.plan("me").ask_for, Some(id("b")));
+    world.resting.insert(id("b"));
+    assert_eq!(world.plan("me").ask_for, Some(id("a")));
+    world.resting.insert(id("a"));
+    assert_eq!(world.plan("me").ask_for, None);
+    assert_eq!(world.with("me", |view| view.plan(false).ask_for), None);
+}

@@ -40,7 +40,14 @@ impl Rows {
         if self.looked_at.is_some_and(fresh) {
             return Ok(());
         }
-        let rows = leases.list().await?;
+        let rows = match leases.list().await {
+            Ok(rows) => rows,
+            Err(error) => {
+                // The others can't write their rows either, as far as anybody knows.
+                self.watch.look_away();
+                return Err(error);
+            }
+        };
         let now = self.ports.clock.monotonic();
         self.watch.look(rows.iter(), now);
         self.seen = rows.into_iter().map(|row| (row.shard.clone(), row)).collect();
@@ -180,18 +187,24 @@ impl Rows {
     }
 
     /// Shards that the source no longer has, though they were known to hold more than was archived, and that nobody else
-    /// looks after.
+    /// looks after. Of a shard whose parent is listed, it does not know yet: parents go first.
     pub(super) fn lost_shards(&self, listed: &[Shard], busy: &BTreeSet<ShardId>) -> Vec<ShardId> {
-        // Of a row that was made from the archive and not read from since, nothing is known.
-        let unknown = |row: &LeaseRow| row.remade_at == Some(row.batch_seq);
-        let lost = |row: &&LeaseRow| !(row.caught_up || row.ended || row.pending.is_some() || unknown(row));
+        let parents: BTreeSet<&ShardId> = listed.iter().flat_map(|shard| &shard.parents).collect();
+        // Of a row that was made from the archive and not read from since, nothing is known, but that it has not ended:
+        // its children wait for that.
+        let unknown = |row: &LeaseRow| row.remade_at == Some(row.batch_seq) && !parents.contains(&row.shard);
+        let lost = |row: &&LeaseRow| match &row.pending {
+            Some(pending) => pending.holds_nothing(),
+            None => !(row.caught_up || row.ended || unknown(row)),
+        };
         let (now, sole) = (self.ports.clock.monotonic(), self.ports.leases.sole_worker());
         let free = |row: &LeaseRow| {
             let mine = row.owner.as_ref() == Some(&self.settings.worker) && !busy.contains(&row.shard);
             sole || row.owner.is_none() || mine || self.watch.is_expired(row, now)
         };
         let ids: BTreeSet<&ShardId> = listed.iter().map(|shard| &shard.id).collect();
-        let gone = self.seen.values().filter(|row| !ids.contains(&row.shard) && free(row));
+        let is_gone = |row: &&LeaseRow| !ids.contains(&row.shard) && row.parents.iter().all(|id| !ids.contains(id));
+        let gone = self.seen.values().filter(|row| is_gone(row) && free(row));
         gone.filter(lost).map(|row| row.shard.clone()).collect()
     }
 
@@ -200,7 +213,8 @@ impl Rows {
         let ids: BTreeSet<&ShardId> = listed.iter().map(|shard| &shard.id).collect();
         let lost = self.seen.values().filter(|row| !ids.contains(&row.shard));
         let failure = |row: &LeaseRow| {
-            let error = ShardError::BatchLost(row.pending.as_ref()?.range.to_string());
+            let pending = row.pending.as_ref().filter(|pending| !pending.holds_nothing())?;
+            let error = ShardError::BatchLost(pending.range.to_string());
             Some(ShardFailure { shard: row.shard.clone(), error })
         };
         lost.filter_map(failure).collect()

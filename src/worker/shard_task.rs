@@ -154,7 +154,9 @@ impl ShardTask {
             tracing::warn!(shard = %self.shard(), "the lease is lost; its next owner goes on from the last commit");
             return Ok(Outcome::Lost);
         }
-        let caught_up = matches!(outcome, Ok(Outcome::Done | Outcome::Stopped { caught_up: true }));
+        // A stream's shard ends before it goes: as long as its end is not archived, more may come and go unread.
+        let may_just_go = self.ports.source.origin().is_none();
+        let caught_up = may_just_go && matches!(outcome, Ok(Outcome::Done | Outcome::Stopped { caught_up: true }));
         match (outcome, self.release(caught_up).await) {
             // Whoever took the lease away has it now, and the reason is in the first error.
             (Err(error), _) => Err(error),
@@ -169,14 +171,25 @@ impl ShardTask {
 
     async fn release(&mut self, caught_up: bool) -> Result<(), LeaseError> {
         let (policy, clock, abort) = (self.settings.retry, self.ports.clock.as_ref(), &self.shutdown.abort);
+        let is_sole = self.is_sole();
         let lease = tokio::sync::Mutex::new(&mut self.lease);
-        retry(policy, clock, abort, LeaseError::may_pass, || async { lease.lock().await.release(caught_up).await })
-            .await
+        let release = || async { lease.lock().await.release(caught_up).await };
+        match retry(policy, clock, abort, LeaseError::may_pass, release).await {
+            // Another worker has it: it was given up before the answer came, or had run out.
+            Err(LeaseError::Conflict { .. }) if !is_sole => Ok(()),
+            released => released,
+        }
     }
 
     /// Writes down that the source no longer has this shard, though it was not archived to its end: a batch of nothing
     /// but the gap. Should the shard come back, it is read on from where it was.
     pub(super) async fn record_loss(mut self) -> Result<Outcome, ShardError> {
+        if let Some(pending) = self.lease.row().pending.clone() {
+            // It was told, or the shard's end was, by a worker that did not live to see it.
+            self.finish_pending(&pending).await?;
+            self.release(true).await?;
+            return Ok(Outcome::Done);
+        }
         let now = self.ports.clock.now();
         let gap = Gap { after: self.lease.row().checkpoint.clone(), from: None, until: now };
         let mut batch = self.begin(now)?;

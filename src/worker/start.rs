@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 
 use super::shard_task::{Outcome, ShardTask, Turn};
 use super::{Settings, ShardError, Shutdown, Totals};
@@ -48,8 +49,12 @@ impl Start {
             () = self.shutdown.abort.cancelled() => return Ok(Outcome::Stopped { caught_up: false }),
         };
         let (parent_heads, Some(lease)) = prepared else { return Ok(Outcome::NotTaken) };
-        let kept = lease.keep();
         let renews = !self.ports.leases.sole_worker();
+        if renews {
+            let before = self.row.owner.as_ref().map_or("nobody", |owner| owner.as_str());
+            tracing::info!(shard = %self.row.shard, worker = %self.settings.worker, before, "took the lease");
+        }
+        let kept = lease.keep();
         let Self { ports, settings, shutdown, totals, work, .. } = self;
         let (until, records_loss) = match work {
             Work::Read(until) => (until, false),
@@ -58,16 +63,12 @@ impl Start {
         let task =
             ShardTask { ports, settings, shutdown, totals, lease, until, parent_heads, turn, children: Vec::new() };
         let work = async { if records_loss { task.record_loss().await } else { Box::pin(task.run()).await } };
-        let renewal = async {
-            if renews {
-                kept.await;
-            }
-            std::future::pending::<()>().await;
-        };
-        tokio::select! {
-            outcome = work => outcome,
-            () = renewal => unreachable!("never returns"),
+        // A task of its own: this one may be busy for longer than a lease lasts. It ends with this one.
+        let mut renewal = JoinSet::new();
+        if renews {
+            renewal.spawn(kept);
         }
+        work.await
     }
 
     async fn take(&self) -> Result<Option<Lease>, LeaseError> {

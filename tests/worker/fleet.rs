@@ -16,33 +16,33 @@ use super::assert_each_once;
 use super::world::{Faults, World, record};
 
 /// A worker that runs beside the test.
-struct Running {
+pub(crate) struct Running {
     name: &'static str,
-    faults: Arc<Faults>,
-    shutdown: Shutdown,
-    task: JoinHandle<Result<Summary, WorkerError>>,
+    pub(crate) faults: Arc<Faults>,
+    pub(crate) shutdown: Shutdown,
+    pub(crate) task: JoinHandle<Result<Summary, WorkerError>>,
 }
 
 impl Running {
     /// Tells it to stop, and waits until it has.
-    async fn stop(self) -> Summary {
+    pub(crate) async fn stop(self) -> Summary {
         self.shutdown.graceful.cancel();
         self.task.await.unwrap().unwrap()
     }
 
     /// It is gone at once, as after `kill -9`.
-    async fn kill(self) {
+    pub(crate) async fn kill(self) {
         self.task.abort();
         assert!(self.task.await.is_err());
     }
 }
 
-async fn shared_world() -> World {
+pub(crate) async fn shared_world() -> World {
     World { leases: Arc::new(MemoryLeases::shared()), ..World::new().await }
 }
 
 #[allow(clippy::disallowed_methods)] // workers are tasks of the test, as they are processes elsewhere
-fn start(world: &World, name: &'static str) -> Running {
+pub(crate) fn start(world: &World, name: &'static str) -> Running {
     let (faults, shutdown) = (Arc::new(Faults::default()), Shutdown::default());
     let mut settings = world.settings.clone();
     settings.worker = WorkerId::new(name);
@@ -66,7 +66,7 @@ async fn assert_even(world: &World, workers: &[&Running]) {
     assert!(counts.iter().max().unwrap() - counts.iter().min().unwrap() <= 1, "{owners:?}");
 }
 
-fn put_everywhere(world: &World, shards: usize, ids: std::ops::Range<usize>) {
+pub(crate) fn put_everywhere(world: &World, shards: usize, ids: std::ops::Range<usize>) {
     for id in ids {
         world.put(&format!("s{}", id % shards), &record(id));
     }

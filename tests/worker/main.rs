@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used)] // a test that can't go on fails
 
 mod fleet;
+mod lost_shards;
+mod stops;
 mod world;
 
 use std::sync::atomic::Ordering;

@@ -45,6 +45,18 @@ pub(crate) struct Faults {
     pub(crate) reads: AtomicU64,
     /// The lease table can't be reached, for as long as it is set.
     pub(crate) leases_away: AtomicBool,
+    /// It gives no answers at all.
+    pub(crate) leases_mute: AtomicBool,
+    /// The archive lists nothing: it gives no answer.
+    pub(crate) listings_mute: AtomicBool,
+    /// A put keeps its thread busy for more than a second.
+    pub(crate) busy_puts: AtomicBool,
+    /// So many times, the rows can't be listed.
+    pub(crate) failing_scans: AtomicU64,
+    /// The next batch that is prepared is, and nobody is ever told.
+    pub(crate) mute_prepare: AtomicBool,
+    /// The next lease that is given up is taken at once by another worker, and who gave it up hears nothing of it.
+    pub(crate) steal_released: AtomicBool,
 }
 
 /// Whether this call's answer is lost: every other one's, as long as there are any left to lose.
@@ -53,7 +65,10 @@ fn is_lost(left: &AtomicU64) -> bool {
 }
 
 impl Faults {
-    fn reach_leases(&self) -> Result<(), LeaseError> {
+    async fn reach_leases(&self) -> Result<(), LeaseError> {
+        if self.leases_mute.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
         let away = self.leases_away.load(Ordering::SeqCst);
         if away { Err(LeaseError::Unavailable { reason: "it is away".into() }) } else { Ok(()) }
     }
@@ -68,6 +83,10 @@ impl ArchiveStore for FaultyArchive {
         if self.1.refuse_puts.lock().unwrap().as_ref().is_some_and(|prefix| key.starts_with(prefix)) {
             return Err(unavailable("refused"));
         }
+        if self.1.busy_puts.load(Ordering::SeqCst) {
+            #[allow(clippy::disallowed_methods)] // stands for a long compression
+            tokio::task::block_in_place(|| std::thread::sleep(Duration::from_millis(1500)));
+        }
         let put = self.0.put_if_absent(key, body).await?;
         if is_lost(&self.1.lost_puts) { Err(unavailable("the answer was lost")) } else { Ok(put) }
     }
@@ -77,6 +96,9 @@ impl ArchiveStore for FaultyArchive {
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<Listed>, ArchiveError> {
+        if self.1.listings_mute.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
         self.0.list(prefix).await
     }
 
@@ -90,24 +112,28 @@ struct FaultyLeases(Arc<MemoryLeases>, Arc<Faults>);
 #[async_trait]
 impl LeaseStore for FaultyLeases {
     async fn list(&self) -> Result<Vec<LeaseRow>, LeaseError> {
-        self.1.reach_leases()?;
+        self.1.reach_leases().await?;
         self.1.scans.fetch_add(1, Ordering::SeqCst);
+        let fails = |left: u64| left.checked_sub(1);
+        if self.1.failing_scans.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fails).is_ok() {
+            return Err(LeaseError::Unavailable { reason: "the scan failed".into() });
+        }
         self.0.list().await
     }
 
     async fn get(&self, shard: &ShardId) -> Result<Option<LeaseRow>, LeaseError> {
-        self.1.reach_leases()?;
+        self.1.reach_leases().await?;
         self.1.reads.fetch_add(1, Ordering::SeqCst);
         self.0.get(shard).await
     }
 
     async fn create(&self, row: &LeaseRow) -> Result<(), LeaseError> {
-        self.1.reach_leases()?;
+        self.1.reach_leases().await?;
         self.0.create(row).await
     }
 
     async fn replace(&self, row: &LeaseRow) -> Result<(), LeaseError> {
-        self.1.reach_leases()?;
+        self.1.reach_leases().await?;
         let write = 1 + self.1.writes.fetch_add(1, Ordering::SeqCst);
         if write == self.1.steal_at.load(Ordering::SeqCst) {
             let mut stolen = self.0.get(&row.shard).await?.unwrap();
@@ -116,6 +142,14 @@ impl LeaseStore for FaultyLeases {
             self.0.replace(&stolen).await?;
         }
         self.0.replace(row).await?;
+        if row.pending.is_some() && self.1.mute_prepare.swap(false, Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
+        if row.owner.is_none() && self.1.steal_released.swap(false, Ordering::SeqCst) {
+            let thief = Some(WorkerId::new("thief"));
+            self.0.replace(&LeaseRow { counter: row.counter + 1, owner: thief, ..row.clone() }).await?;
+            return Err(LeaseError::Unavailable { reason: "the answer was lost".into() });
+        }
         if is_lost(&self.1.lost_writes) {
             return Err(LeaseError::Unavailable { reason: "the answer was lost".into() });
         }
@@ -123,7 +157,7 @@ impl LeaseStore for FaultyLeases {
     }
 
     async fn remove(&self, row: &LeaseRow) -> Result<(), LeaseError> {
-        self.1.reach_leases()?;
+        self.1.reach_leases().await?;
         self.0.remove(row).await
     }
 

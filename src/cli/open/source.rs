@@ -129,6 +129,7 @@ async fn open_kinesis(
         external_id: kinesis.external_id.as_deref(),
     };
     let sdk = sdk_config(access, Patience { attempt: KINESIS_CALL, attempts: 1 }).await;
+    crate::aws::check(&sdk).await.map_err(|reason| Failure::configuration(anyhow!("source.kinesis: {reason}")))?;
     let consumer = match kinesis.consumer {
         KinesisConsumer::Polling => None,
         KinesisConsumer::FanOut => Some(kinesis.consumer_name.clone()),

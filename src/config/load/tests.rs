@@ -151,3 +151,9 @@ fn an_initial_position_is_a_word_or_a_time() {
     let time = "2026-11-21T00:00:00Z";
     assert_eq!(position(time), crate::source::InitialPosition::At(time.parse().unwrap()));
 }
+
+#[test]
+fn a_variable_with_one_underscore_too_few_is_not_passed_over() {
+    let complaint = from("", &[("AUDITLAKE_BATCH__WINDOW", "1m")]).unwrap_err();
+    assert_eq!(complaint, "AUDITLAKE_BATCH__WINDOW: is no setting of ours; did you mean AUDITLAKE__BATCH__WINDOW?");
+}
