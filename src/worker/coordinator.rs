@@ -105,7 +105,7 @@ impl Worker {
     async fn read_up_to(&mut self, shards: Vec<Shard>, summary: &mut Summary) -> Result<(), WorkerError> {
         let mut left: BTreeMap<ShardId, Shard> = shards.iter().map(|shard| (shard.id.clone(), shard.clone())).collect();
         self.look_patiently().await?;
-        summary.failures.extend(self.rows.lost_batches(&shards));
+        summary.failures.extend(self.rows.lost_batches(&shards, &self.busy));
         for lost in self.rows.lost_shards(&shards, &self.busy) {
             self.start(&lost, Work::RecordLoss);
         }
@@ -278,6 +278,11 @@ impl Worker {
         for lost in self.rows.lost_shards(&shards, &self.busy) {
             if !resting.contains(&lost) && !self.busy.contains(&lost) {
                 self.start(&lost, Work::RecordLoss);
+            }
+        }
+        for failure in self.rows.lost_batches(&shards, &self.busy) {
+            if !resting.contains(&failure.shard) {
+                self.reschedule(failure.shard, Err(failure.error));
             }
         }
         for failure in self.rows.make(&shards, &resting).await? {

@@ -197,21 +197,26 @@ impl Rows {
             Some(pending) => pending.holds_nothing(),
             None => !(row.caught_up || row.ended || unknown(row)),
         };
+        self.gone(listed, busy).filter(lost).map(|row| row.shard.clone()).collect()
+    }
+
+    /// The rows of shards that the source no longer has, and that nobody else looks after.
+    fn gone(&self, listed: &[Shard], busy: &BTreeSet<ShardId>) -> impl Iterator<Item = &LeaseRow> {
         let (now, sole) = (self.ports.clock.monotonic(), self.ports.leases.sole_worker());
-        let free = |row: &LeaseRow| {
+        let free = move |row: &LeaseRow| {
             let mine = row.owner.as_ref() == Some(&self.settings.worker) && !busy.contains(&row.shard);
             sole || row.owner.is_none() || mine || self.watch.is_expired(row, now)
         };
         let ids: BTreeSet<&ShardId> = listed.iter().map(|shard| &shard.id).collect();
-        let is_gone = |row: &&LeaseRow| !ids.contains(&row.shard) && row.parents.iter().all(|id| !ids.contains(id));
-        let gone = self.seen.values().filter(|row| is_gone(row) && free(row));
-        gone.filter(lost).map(|row| row.shard.clone()).collect()
+        let is_gone = move |row: &&LeaseRow| {
+            !ids.contains(&row.shard) && row.parents.iter().all(|id| !ids.contains(id)) && free(row)
+        };
+        self.seen.values().filter(is_gone)
     }
 
     /// A batch can be under way in a shard that the source no longer has: it can't be finished, and that is no success.
-    pub(super) fn lost_batches(&self, listed: &[Shard]) -> Vec<ShardFailure> {
-        let ids: BTreeSet<&ShardId> = listed.iter().map(|shard| &shard.id).collect();
-        let lost = self.seen.values().filter(|row| !ids.contains(&row.shard));
+    pub(super) fn lost_batches(&self, listed: &[Shard], busy: &BTreeSet<ShardId>) -> Vec<ShardFailure> {
+        let lost = self.gone(listed, busy);
         let failure = |row: &LeaseRow| {
             let pending = row.pending.as_ref().filter(|pending| !pending.holds_nothing())?;
             let error = ShardError::BatchLost(pending.range.to_string());

@@ -46,7 +46,10 @@ pub enum ShardError {
     #[error(transparent)]
     Chain(#[from] ChainError),
     /// The source no longer has what a batch under way was made of.
-    #[error("a batch {0} is under way, but the source ended before it; restore the source to finish the batch")]
+    #[error(
+        "a batch {0} is under way, but the source ended before it; restore the source to finish the batch, or \
+             give it up: run rebuild-state, and move what verify then lists as unlisted out of the archive"
+    )]
     BatchLost(String),
     /// The lease row is another stream's.
     #[error(
