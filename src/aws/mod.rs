@@ -79,12 +79,8 @@ pub fn s3_client(config: &SdkConfig, force_path_style: bool) -> aws_sdk_s3::Clie
     aws_sdk_s3::Client::from_conf(config.build())
 }
 
-/// Whether calls can be made with this configuration: the region is known, and there are credentials. Else what is missing,
-/// in one line: a client would try for long, and then say less.
-pub async fn check(config: &SdkConfig) -> Result<(), String> {
-    if config.region().is_none() {
-        return Err("there is no region: neither the configuration nor AWS_REGION nor the profile names one".into());
-    }
+/// Whether there are credentials; else what is missing, in one line: a client would try for long, and then say less.
+pub async fn check_credentials(config: &SdkConfig) -> Result<(), String> {
     let Some(provider) = config.credentials_provider() else { return Err("there are no credentials".into()) };
     match provider.provide_credentials().await {
         Ok(_) => Ok(()),

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::units::HumanDuration;
+use crate::aws::Access;
 use crate::source::InitialPosition;
 
 /// `[source] kinesis = { … }`
@@ -181,3 +182,23 @@ pub enum ObjectLockMode {
     /// Nobody.
     Compliance,
 }
+
+/// Each service is reached by four settings of its own: serde knows no part of a table that may be shared and still refuses
+/// unknown keys.
+macro_rules! reached_by_access {
+    ($($config:ty),+) => {$(
+        impl $config {
+            /// Where the service is and who asks.
+            pub fn access(&self) -> Access<'_> {
+                Access {
+                    region: self.region.as_deref(),
+                    endpoint_url: self.endpoint_url.as_deref(),
+                    assume_role_arn: self.assume_role_arn.as_deref(),
+                    external_id: self.external_id.as_deref(),
+                }
+            }
+        }
+    )+};
+}
+
+reached_by_access!(KinesisConfig, DynamodbConfig, S3Config);

@@ -8,7 +8,7 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::http::HttpResponse;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 
-use super::{Access, Patience, explain, is_throttling, may_pass, sdk_config};
+use super::{Patience, explain, is_throttling, may_pass, sdk_config};
 use crate::config::DynamodbConfig;
 
 pub use tables::{TableError, TableOptions, TableSpec, exists, prepare};
@@ -21,13 +21,7 @@ pub const CLAIM_PATIENCE: Patience = Patience { attempt: Duration::from_secs(5),
 
 /// A client for the tables of this configuration.
 pub async fn client(config: &DynamodbConfig, patience: Patience) -> Client {
-    let access = Access {
-        region: config.region.as_deref(),
-        endpoint_url: config.endpoint_url.as_deref(),
-        assume_role_arn: config.assume_role_arn.as_deref(),
-        external_id: config.external_id.as_deref(),
-    };
-    Client::new(&sdk_config(access, patience).await)
+    Client::new(&sdk_config(config.access(), patience).await)
 }
 
 /// Why a call failed, by what its caller can do.

@@ -8,11 +8,12 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use uuid::Uuid;
 
+use super::require_region;
 use super::state::State;
 use crate::archive::identity::{self, ArchiveIdentity, IdentityError};
 use crate::archive::s3::{Encryption, LockMode, Probe, Retention, S3Options};
 use crate::archive::{ArchiveError, ArchiveStore, LocalArchive, S3Archive};
-use crate::aws::{self, Access, Patience};
+use crate::aws::{self, Patience};
 use crate::cli::Failure;
 use crate::config::{ArchiveChoice, Config, ObjectLockMode, S3Config, S3Encryption};
 use crate::ops::clock::Clock;
@@ -86,20 +87,11 @@ pub(in crate::cli) async fn open_archive(config: &Config, clock: Arc<dyn Clock>)
 }
 
 async fn open_bucket(config: &S3Config, clock: Arc<dyn Clock>) -> Result<S3Archive, Failure> {
-    let missing = |key: &str, what: &str| Failure::configuration(anyhow!("archive.s3.{key}: is required: {what}"));
     let Some(bucket) = config.bucket.as_deref().filter(|bucket| !bucket.is_empty()) else {
-        return Err(missing("bucket", "the bucket of the archive"));
+        return Err(Failure::configuration(anyhow!("archive.s3.bucket: is required: the bucket of the archive")));
     };
-    let access = Access {
-        region: config.region.as_deref(),
-        endpoint_url: config.endpoint_url.as_deref(),
-        assume_role_arn: config.assume_role_arn.as_deref(),
-        external_id: config.external_id.as_deref(),
-    };
-    let sdk = aws::sdk_config(access, PATIENCE).await;
-    if sdk.region().is_none() {
-        return Err(missing("region", "neither it nor AWS_REGION nor the profile names the bucket's region"));
-    }
+    let sdk = aws::sdk_config(config.access(), PATIENCE).await;
+    require_region(sdk.region(), "archive.s3", "the bucket's")?;
     let client = aws::s3_client(&sdk, config.force_path_style);
     let prefix = |error: ArchiveError| Failure::configuration(anyhow!("archive.s3.prefix: {error}"));
     S3Archive::new(client, s3_options(config, bucket), clock).map_err(prefix)

@@ -8,6 +8,7 @@ use anyhow::anyhow;
 use aws_sdk_dynamodb::Client;
 use uuid::Uuid;
 
+use super::require_region;
 use crate::archive::ArchiveStore;
 use crate::aws::dynamodb::{CLAIM_PATIENCE, LEASE_PATIENCE, TableError, TableOptions, client, exists, prepare};
 use crate::cli::Failure;
@@ -55,11 +56,7 @@ impl DynamoState {
         let settings = &config.state.dynamodb;
         let names = Names::of(settings);
         let (leases, claims) = (client(settings, LEASE_PATIENCE).await, client(settings, CLAIM_PATIENCE).await);
-        if leases.config().region().is_none() {
-            return Err(Failure::configuration(anyhow!(
-                "state.dynamodb.region: is required: neither it nor AWS_REGION nor the profile names the tables' region"
-            )));
-        }
+        require_region(leases.config().region(), "state.dynamodb", "the tables'")?;
         let options = TableOptions {
             create: settings.create_tables,
             point_in_time_recovery: settings.point_in_time_recovery,

@@ -7,6 +7,8 @@ mod state;
 
 use std::sync::Arc;
 
+use anyhow::anyhow;
+
 use super::Failure;
 use crate::app::Ports;
 use crate::archive::identity::ArchiveIdentity;
@@ -24,6 +26,16 @@ use source::READ_AHEAD;
 pub(super) use archive::{archive_identity, find_archive, open_archive, read_archive};
 pub(super) use source::{Lag, OpenSource, open_source, pages};
 pub(super) use state::{State, claim_options, look_at_leases, remake_claims};
+
+/// Refuses a service whose region nothing names; `section` is its part of the configuration.
+fn require_region(region: Option<&aws_config::Region>, section: &str, whose: &str) -> Result<(), Failure> {
+    if region.is_some() {
+        return Ok(());
+    }
+    Err(Failure::configuration(anyhow!(
+        "{section}.region: is required: neither it nor AWS_REGION nor the profile names {whose} region"
+    )))
+}
 
 /// Everything that a worker needs, open. A state directory is this process's alone for as long as this lives.
 pub(super) struct Opened {

@@ -7,7 +7,8 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use jiff::Timestamp;
 
-use crate::aws::{Access, Patience, sdk_config};
+use super::require_region;
+use crate::aws::{Patience, check_credentials, sdk_config};
 use crate::cli::Failure;
 use crate::config::{Config, KinesisConsumer, SourceChoice};
 use crate::lease::LeaseRow;
@@ -122,14 +123,10 @@ async fn open_kinesis(
             "source.kinesis.stream: is required: the name or the ARN of the stream to archive"
         )));
     };
-    let access = Access {
-        region: kinesis.region.as_deref(),
-        endpoint_url: kinesis.endpoint_url.as_deref(),
-        assume_role_arn: kinesis.assume_role_arn.as_deref(),
-        external_id: kinesis.external_id.as_deref(),
-    };
-    let sdk = sdk_config(access, Patience { attempt: KINESIS_CALL, attempts: 1 }).await;
-    crate::aws::check(&sdk).await.map_err(|reason| Failure::configuration(anyhow!("source.kinesis: {reason}")))?;
+    let sdk = sdk_config(kinesis.access(), Patience { attempt: KINESIS_CALL, attempts: 1 }).await;
+    require_region(sdk.region(), "source.kinesis", "the stream's")?;
+    let refuse = |reason| Failure::configuration(anyhow!("source.kinesis: {reason}"));
+    check_credentials(&sdk).await.map_err(refuse)?;
     let consumer = match kinesis.consumer {
         KinesisConsumer::Polling => None,
         KinesisConsumer::FanOut => Some(kinesis.consumer_name.clone()),
