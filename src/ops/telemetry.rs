@@ -70,15 +70,28 @@ impl Drop for Line {
 const AGAIN: Duration = Duration::from_mins(1);
 
 /// A fault that may go on for long, and is not told each time that it shows.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Complaint {
+    every: Duration,
     told_at: Option<Duration>,
 }
 
+impl Default for Complaint {
+    /// One that is told once a minute.
+    fn default() -> Self {
+        Self::every(AGAIN)
+    }
+}
+
 impl Complaint {
-    /// Whether to tell of it at this monotonic time: when it begins, and then once a minute.
+    /// One that is told again so often.
+    pub(crate) fn every(every: Duration) -> Self {
+        Self { every, told_at: None }
+    }
+
+    /// Whether to tell of it at this monotonic time: when it begins, and then again and again.
     pub(crate) fn is_due(&mut self, now: Duration) -> bool {
-        let due = self.told_at.is_none_or(|before| now.saturating_sub(before) >= AGAIN);
+        let due = self.told_at.is_none_or(|before| now.saturating_sub(before) >= self.every);
         if due {
             self.told_at = Some(now);
         }

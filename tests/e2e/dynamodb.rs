@@ -70,9 +70,7 @@ impl InTables {
     /// The report of a proof that finds nothing.
     #[track_caller]
     fn verify(&self) -> Value {
-        let report = self.run(&["verify", "--json"]).expect(0).json();
-        assert_eq!(report["findings"], json!([]));
-        report
+        self.run(&["verify", "--json"]).proof()
     }
 
     /// Copies of all that is archived, in another file: none may get in.

@@ -65,8 +65,8 @@ async fn a_child_is_read_only_after_both_parents_ends_are_committed() {
     assert!(manifests.iter().any(|manifest| manifest.shard == child && manifest.parents == [a.clone(), b.clone()]));
 }
 
-#[tokio::test(start_paused = true)]
-async fn what_the_source_lost_is_a_gap_in_the_manifest() {
+/// A shard of 20 records, of which the first ten were archived before the source forgot its oldest `trimmed`.
+async fn caught_up_behind_a_trim(trimmed: usize) -> World {
     let world = World::new().await;
     for id in 0..10 {
         world.put("a", &record(id));
@@ -75,8 +75,14 @@ async fn what_the_source_lost_is_a_gap_in_the_manifest() {
     for id in 10..20 {
         world.put("a", &record(id));
     }
-    world.source.trim(&ShardId::new("a"), 15);
+    world.source.trim(&ShardId::new("a"), trimmed);
     world.catch_up().await;
+    world
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_source_lost_is_a_gap_in_the_manifest() {
+    let world = caught_up_behind_a_trim(15).await;
     let manifests = world.manifests().await;
     let gap = manifests[1].gap.as_ref().unwrap();
     assert_eq!(gap.after, manifests[0].range.through);
@@ -86,16 +92,7 @@ async fn what_the_source_lost_is_a_gap_in_the_manifest() {
 
 #[tokio::test(start_paused = true)]
 async fn a_gap_that_nothing_stands_behind_is_told_at_once() {
-    let world = World::new().await;
-    for id in 0..10 {
-        world.put("a", &record(id));
-    }
-    world.catch_up().await;
-    for id in 10..20 {
-        world.put("a", &record(id));
-    }
-    world.source.trim(&ShardId::new("a"), 20);
-    world.catch_up().await;
+    let world = caught_up_behind_a_trim(20).await;
     let manifests = world.manifests().await;
     let gap = manifests[1].gap.as_ref().unwrap();
     assert_eq!((&gap.after, manifests[1].counts.payloads), (&manifests[0].range.through, 0));

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
+use crate::ops::telemetry::Complaint;
+
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// For how long a reader tries by itself. Then it says so: what it has read so far is committed, and it is opened again.
 const PATIENCE: Duration = Duration::from_mins(1);
-/// How often it is told. Other readers of the same stream may slow this one down all day.
-const TELL: Duration = Duration::from_mins(1);
 
 /// The failures since the last answer, and what was told of them.
 #[derive(Debug, Default)]
@@ -15,7 +15,8 @@ pub(super) struct Outage {
     began: Option<Duration>,
     failures: u32,
     untold: u64,
-    told: Option<Duration>,
+    /// Not over when a call is answered: other readers of the same stream may slow this one down all day.
+    complaint: Complaint,
 }
 
 /// What to do about a failure.
@@ -44,11 +45,7 @@ impl Outage {
 
     /// How many failures there were since the last time that this said so, if it is time to.
     pub(super) fn tell(&mut self, now: Duration) -> Option<u64> {
-        if self.told.is_some_and(|told| now < told + TELL) {
-            return None;
-        }
-        self.told = Some(now);
-        Some(std::mem::take(&mut self.untold))
+        self.complaint.is_due(now).then(|| std::mem::take(&mut self.untold))
     }
 
     /// A call was answered.

@@ -12,6 +12,7 @@ use super::outage::{Outage, Patience};
 use super::resume::Verdict;
 use super::stream::Stream;
 use crate::ops::identity::random_bytes;
+use crate::ops::telemetry::Complaint;
 use crate::source::{Next, Page, Reading, ShardId, ShardReader, SourceError};
 
 /// How often one place is asked for anew because its iterator expired on the way.
@@ -53,7 +54,7 @@ impl ShardCursor {
             cursor: Cursor::new(reading),
             feed,
             outage: Outage::default(),
-            headroom_told: None,
+            headroom: Complaint::every(TELL_HEADROOM),
         };
         Self { shard, engine: Some(Box::new(engine)), under_way: JoinSet::new() }
     }
@@ -93,7 +94,7 @@ struct Engine {
     cursor: Cursor,
     feed: Box<dyn Feed>,
     outage: Outage,
-    headroom_told: Option<Duration>,
+    headroom: Complaint,
 }
 
 impl Engine {
@@ -181,11 +182,9 @@ impl Engine {
     /// Warns when what is read now will soon be older than the stream keeps.
     fn watch_headroom(&mut self, behind: Duration) {
         let (now, retention) = (self.stream.clock.monotonic(), self.stream.retention());
-        let told_lately = self.headroom_told.is_some_and(|told| now < told + TELL_HEADROOM);
-        if told_lately || behind < retention.mul_f64(HEADROOM_USED) {
+        if behind < retention.mul_f64(HEADROOM_USED) || !self.headroom.is_due(now) {
             return;
         }
-        self.headroom_told = Some(now);
         let (behind_s, retention_s) = (behind.as_secs(), retention.as_secs());
         tracing::warn!(shard = %self.shard, behind_s, retention_s,
             "reading is far behind: records will be lost when they are older than the stream's retention; lengthen it");

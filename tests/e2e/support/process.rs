@@ -45,6 +45,14 @@ impl Done {
         self
     }
 
+    /// The report of a proof that found nothing.
+    #[track_caller]
+    pub fn proof(self) -> Value {
+        let report = self.expect(0).json();
+        assert_eq!(report["findings"], serde_json::json!([]));
+        report
+    }
+
     /// What it printed, as JSON.
     #[track_caller]
     pub fn json(&self) -> Value {

@@ -34,44 +34,32 @@ fn retries() -> RetryConfig {
     RetryConfig::standard().with_max_attempts(5)
 }
 
+/// The beginning of a client's configuration: each service has a type of its own for the same settings.
+macro_rules! config_at {
+    ($sdk:ident, $url:expr) => {
+        $sdk::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .http_client(http())
+            .region(Region::new(REGION))
+            .credentials_provider(credentials())
+            .retry_config(retries())
+            .endpoint_url($url)
+    };
+}
+
 /// A client of Kinesis at this address. A client belongs to the runtime of its test.
 pub fn kinesis_client(url: &str) -> aws_sdk_kinesis::Client {
-    let config = aws_sdk_kinesis::Config::builder()
-        .behavior_version(BehaviorVersion::latest())
-        .http_client(http())
-        .region(Region::new(REGION))
-        .credentials_provider(credentials())
-        .retry_config(retries())
-        .endpoint_url(url)
-        .build();
-    aws_sdk_kinesis::Client::from_conf(config)
+    aws_sdk_kinesis::Client::from_conf(config_at!(aws_sdk_kinesis, url).build())
 }
 
 /// A client of `DynamoDB` at this address.
 pub fn dynamodb_client(url: &str) -> aws_sdk_dynamodb::Client {
-    let config = aws_sdk_dynamodb::Config::builder()
-        .behavior_version(BehaviorVersion::latest())
-        .http_client(http())
-        .region(Region::new(REGION))
-        .credentials_provider(credentials())
-        .retry_config(retries())
-        .endpoint_url(url)
-        .build();
-    aws_sdk_dynamodb::Client::from_conf(config)
+    aws_sdk_dynamodb::Client::from_conf(config_at!(aws_sdk_dynamodb, url).build())
 }
 
 /// A client of S3 at this address, with the bucket in the path.
 pub fn s3_client(url: &str) -> aws_sdk_s3::Client {
-    let config = aws_sdk_s3::Config::builder()
-        .behavior_version(BehaviorVersion::latest())
-        .http_client(http())
-        .region(Region::new(REGION))
-        .credentials_provider(credentials())
-        .retry_config(retries())
-        .force_path_style(true)
-        .endpoint_url(url)
-        .build();
-    aws_sdk_s3::Client::from_conf(config)
+    aws_sdk_s3::Client::from_conf(config_at!(aws_sdk_s3, url).force_path_style(true).build())
 }
 
 /// A name that no other test has, of this run or another; fit for streams, tables and buckets.
