@@ -67,7 +67,9 @@ impl Cloud {
     /// All manifests, in the order of shards and batches.
     pub fn manifests(&self) -> Vec<Value> {
         let root = self.download();
-        self.objects("_manifests/").iter().map(|key| read_json(&root.join(key))).collect()
+        // What was downloaded, and not what is listed now: a worker may have put another one meanwhile.
+        let mirrored = self.mirrored.lock().unwrap();
+        mirrored.keys().filter(|key| key.starts_with("_manifests/")).map(|key| read_json(&root.join(key))).collect()
     }
 
     /// Of each shard that takes records, who holds its lease.
