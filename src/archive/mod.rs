@@ -2,6 +2,7 @@
 
 pub mod chain;
 pub mod identity;
+pub mod left_over;
 mod local;
 pub mod manifest;
 mod memory;

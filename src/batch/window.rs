@@ -24,6 +24,11 @@ impl Window {
         Self { start: at(start), end: at(start.saturating_add(length)) }
     }
 
+    /// The window of `length` that begins at `start`.
+    pub fn of_length(start: Timestamp, length: Duration) -> Self {
+        Self { start, end: start.checked_add(length).unwrap_or(Timestamp::MAX) }
+    }
+
     /// Whether `arrival` lies within.
     pub fn holds(&self, arrival: Timestamp) -> bool {
         self.start <= arrival && arrival < self.end

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::open::{State, claim_options, read_archive, remake_claims};
 use super::{Failure, Reporting, block_on, output};
 use crate::config::Config;
-use crate::lease::{LeaseRow, LeaseStore};
+use crate::lease::{LeaseRow, LeaseStore, first_counter};
 use crate::ops::clock::{Clock, SystemClock};
 use crate::verify::rebuild;
 
@@ -37,7 +37,7 @@ async fn rebuild_state(config: &Config) -> Result<Rebuilt, Failure> {
     let archive = archive.as_ref();
     let state = State::open(config, clock.clone()).await?;
     state.bind(archive_id).await?;
-    let rows = rebuild::lease_rows(archive, archive_id).await?;
+    let rows = rebuild::lease_rows(archive, archive_id, &config.layout(), config.batch.window.get()).await?;
     let done = match &state {
         // The lock of the state directory is what says that no worker holds a lease.
         State::Embedded(directory) => {
@@ -52,9 +52,11 @@ async fn rebuild_state(config: &Config) -> Result<Rebuilt, Failure> {
         State::Dynamodb(tables) => {
             let leases = state.leases(archive_id)?;
             let standing = abandoned_rows(leases.as_ref(), config.lease.failover.get(), clock.as_ref()).await?;
-            let done = tables.remake_claims(archive, archive_id).await?;
+            let anew = tables.remake_claims(archive, archive_id).await?;
+            // First the rows, then the claims: a worker that only slept can commit nothing from then on, and what it has
+            // committed meanwhile makes this fail before claims count that don't know it.
             replace_rows(leases.as_ref(), &standing, &rows).await?;
-            done
+            tables.adopt_claims(anew).await?
         }
     };
     Ok(Rebuilt {
@@ -76,7 +78,7 @@ async fn abandoned_rows(
     if before.iter().all(|row| row.owner.is_none()) {
         return Ok(before);
     }
-    clock.sleep(failover).await;
+    clock.sleep(before.iter().filter_map(|row| row.failover).fold(failover, Duration::max)).await;
     let after = leases.list().await?;
     let stood = |row: &&LeaseRow| before.iter().any(|old| old.shard == row.shard && old.counter == row.counter);
     if let Some(row) = after.iter().find(|row| !stood(row)) {
@@ -92,7 +94,7 @@ async fn replace_rows(leases: &dyn LeaseStore, standing: &[LeaseRow], rows: &[Le
     for row in rows {
         match standing.iter().find(|standing| standing.shard == row.shard) {
             Some(old) => leases.replace(&LeaseRow { counter: old.counter + 1, ..row.clone() }).await?,
-            None => leases.create(row).await?,
+            None => leases.create(&LeaseRow { counter: first_counter(), ..row.clone() }).await?,
         }
     }
     for old in standing.iter().filter(|old| rows.iter().all(|row| row.shard != old.shard)) {

@@ -106,10 +106,12 @@ pub enum ClaimError {
     /// What is stored contradicts itself; a human is needed.
     #[error("claims are damaged: {0}")]
     Damaged(String),
-    /// The claims do not do as they are told, and won't by themselves: a permission, a table that is not there or was
-    /// made anew. A human is needed.
+    /// The claims do not do as they are told, and won't by themselves: a permission. A human is needed.
     #[error("claims are refused: {0}")]
     Refused(String),
+    /// The claims that were counted by are gone, or others count now. Who starts anew finds those that do.
+    #[error("claims are lost: {0}")]
+    Lost(String),
 }
 
 impl ClaimError {
@@ -128,7 +130,11 @@ pub trait Claims: Send + Sync {
     /// Claiming again from the same position gives the same answer for as long as the window lasts.
     async fn claim(&self, shard: &ShardId, claims: &[Claim<'_>], now: Timestamp) -> Result<Vec<Verdict>, ClaimError>;
 
-    /// Makes every answer given so far survive a crash. Called before a batch is prepared: from then on the objects'
-    /// rows are fixed, and they follow from the answers.
+    /// Makes every answer given so far survive a crash, and makes sure that it counts: [`ClaimError::Lost`] where others
+    /// count by now.
+    ///
+    /// Called before a batch is prepared, since from then on the objects' rows are fixed, and they follow from the
+    /// answers; and again before it is committed: claims that were made anew from the archive meanwhile do not know the
+    /// objects that were put behind their back.
     async fn flush(&self) -> Result<(), ClaimError>;
 }

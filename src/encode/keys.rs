@@ -139,7 +139,12 @@ pub fn rejected_key(partition: &str, window: &Window, shard: &ShardId, batch_seq
 
 fn data_key(prefix: &str, partition: &str, window: &Window, shard: &ShardId, batch_seq: u64, ext: &str) -> String {
     let folder = if partition.is_empty() { String::new() } else { format!("{partition}/") };
-    format!("{prefix}{folder}{}-{}-{batch_seq:08}.{ext}", compact(window.start), encode_shard(shard))
+    format!("{prefix}{folder}{}-{}.{ext}", compact(window.start), batch_name(shard, batch_seq))
+}
+
+/// What the names of all objects of a batch have in front of their ending: `<shard>-<batch>`.
+pub fn batch_name(shard: &ShardId, batch_seq: u64) -> String {
+    format!("{}-{batch_seq:08}", encode_shard(shard))
 }
 
 /// The key of a batch's manifest.

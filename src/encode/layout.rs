@@ -46,6 +46,11 @@ pub enum PartitionKey {
 }
 
 impl PartitionKey {
+    /// The level of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Dt, Self::Hour, Self::SourceLabel, Self::ResourceCategory].into_iter().find(|key| key.as_str() == name)
+    }
+
     /// The name of the folder's key.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use async_trait::async_trait;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::{LeaseError, LeaseRow, LeaseStore};
+use super::{LeaseError, LeaseRow, LeaseStore, Listing};
 use crate::digest::Digest;
 use crate::ops::disk;
 use crate::source::ShardId;
@@ -90,22 +90,26 @@ impl EmbeddedLeases {
 
 #[async_trait]
 impl LeaseStore for EmbeddedLeases {
-    async fn list(&self) -> Result<Vec<LeaseRow>, LeaseError> {
+    async fn look(&self) -> Result<Listing, LeaseError> {
         let names = disk::file_names(&self.directory).map_err(|error| unavailable(&self.directory, &error))?;
-        let mut rows = Vec::new();
+        let mut listing = Listing::default();
         for name in names.iter().filter(|name| name.ends_with(SUFFIX)) {
             let path = self.directory.join(name);
             // Only the row could say which shard's it is; the file's name is the next best.
             let unknown = ShardId::new(name);
-            let Some(row) = read(&path, &unknown)? else { continue };
-            if file_name(&row.shard) != *name {
-                let reason = format!("{} holds the row of {}", path.display(), row.shard);
-                return Err(LeaseError::Damaged { shard: row.shard, reason });
+            match read(&path, &unknown) {
+                Ok(None) => {}
+                Ok(Some(row)) if file_name(&row.shard) == *name => listing.rows.push(row),
+                Ok(Some(row)) => {
+                    let reason = format!("{} holds the row of {}", path.display(), row.shard);
+                    listing.damaged.push(LeaseError::Damaged { shard: row.shard, reason });
+                }
+                Err(damaged @ LeaseError::Damaged { .. }) => listing.damaged.push(damaged),
+                Err(error) => return Err(error),
             }
-            rows.push(row);
         }
-        rows.sort_by(|a, b| a.shard.cmp(&b.shard));
-        Ok(rows)
+        listing.rows.sort_by(|a, b| a.shard.cmp(&b.shard));
+        Ok(listing)
     }
 
     async fn get(&self, shard: &ShardId) -> Result<Option<LeaseRow>, LeaseError> {
@@ -237,6 +241,19 @@ mod tests {
         fs::rename(directory.path().join("a.json"), directory.path().join("b.json")).unwrap();
         assert!(matches!(leases.get(&ShardId::new("b")).await, Err(LeaseError::Damaged { .. })));
         assert!(matches!(leases.list().await, Err(LeaseError::Damaged { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_damaged_row_hides_none_of_the_others() {
+        let directory = tempdir().unwrap();
+        let leases = EmbeddedLeases::open(directory.path()).unwrap();
+        for name in ["a", "b", "c"] {
+            leases.create(&row(name, 0)).await.unwrap();
+        }
+        fs::write(directory.path().join("b.json"), "{").unwrap();
+        let listing = leases.look().await.unwrap();
+        assert_eq!(listing.rows, [row("a", 0), row("c", 0)]);
+        assert!(matches!(&listing.damaged[..], [LeaseError::Damaged { reason, .. }] if reason.contains("b.json")));
     }
 
     #[tokio::test]

@@ -60,7 +60,7 @@ impl Lease {
     /// Takes the lease of the row that was looked at, whoever owned it; [`LeaseError::Conflict`] where the row has been
     /// written since. `now` is when it is taken; a take whose answer was lost can be tried again with the same.
     pub async fn take(holding: Holding, seen: LeaseRow, now: Timestamp) -> Result<Self, LeaseError> {
-        let worker = holding.worker.clone();
+        let (worker, failover) = (holding.worker.clone(), holding.failover);
         let renewed_at = Mutex::new(holding.clock.monotonic());
         let shared = Arc::new(Shared {
             holding,
@@ -78,6 +78,7 @@ impl Lease {
             row.owner = Some(worker.clone());
             row.caught_up = false;
             row.wanted_by = None;
+            row.failover = Some(failover);
             row.taken_at = Some(now);
         };
         lease.write(take).await?;
@@ -209,6 +210,7 @@ impl Shared {
             match renewed {
                 Ok(Kept::GivenUp) => return,
                 Ok(Kept::Held) => complaint.clear(),
+                Err(LeaseError::Lost { .. }) => self.lost.cancel(),
                 // Whether it can pass or not: it is tried again until the lease has run out.
                 Err(error) if complaint.is_due(clock.monotonic()) => {
                     tracing::warn!(%error, "a lease could not be renewed; trying again");

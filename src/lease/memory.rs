@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
-use super::{LeaseError, LeaseRow, LeaseStore};
+use super::{LeaseError, LeaseRow, LeaseStore, Listing};
 use crate::source::ShardId;
 
 /// Rows that are forgotten with the process.
@@ -26,6 +26,11 @@ impl MemoryLeases {
         Self { sole_worker: true, ..Self::default() }
     }
 
+    /// Takes all rows away. The port has no such call: this is how a test loses a table.
+    pub fn lose_all(&self) {
+        self.rows().clear();
+    }
+
     fn rows(&self) -> MutexGuard<'_, BTreeMap<ShardId, LeaseRow>> {
         self.rows.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -33,8 +38,8 @@ impl MemoryLeases {
 
 #[async_trait]
 impl LeaseStore for MemoryLeases {
-    async fn list(&self) -> Result<Vec<LeaseRow>, LeaseError> {
-        Ok(self.rows().values().cloned().collect())
+    async fn look(&self) -> Result<Listing, LeaseError> {
+        Ok(Listing { rows: self.rows().values().cloned().collect(), damaged: Vec::new() })
     }
 
     async fn get(&self, shard: &ShardId) -> Result<Option<LeaseRow>, LeaseError> {

@@ -6,6 +6,7 @@ mod held;
 pub mod memory;
 
 use std::fmt;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -15,7 +16,8 @@ use smol_str::SmolStr;
 use crate::batch::Window;
 use crate::digest::Digest;
 use crate::encode::Layout;
-use crate::source::{Checkpoint, HashRange, Range, ShardId};
+use crate::ops::identity::random_bytes;
+use crate::source::{Checkpoint, HashRange, Position, Range, ShardId};
 
 pub use held::{Holding, Lease, ask_for};
 
@@ -87,6 +89,19 @@ impl Pending {
     }
 }
 
+/// A batch of which objects stand in the archive, and of which nothing else is known any more: its lease row was lost
+/// before its manifest was put. The next batch of the shard takes up what stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftOver {
+    /// Its window; names its objects.
+    pub window: Window,
+    /// The last payload that left something in an object. Read up to here and no further, the batch has the very rows
+    /// that stand.
+    pub through: Position,
+    /// What decides its keys and rows, as far as its objects tell; what they don't is as configured when it was found.
+    pub layout: Layout,
+}
+
 /// One shard's row. Looking at a row is not holding its lease: a `Lease` is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeaseRow {
@@ -108,6 +123,9 @@ pub struct LeaseRow {
     pub chain_head: Option<Digest>,
     /// The batch under way.
     pub pending: Option<Pending>,
+    /// What is left of a batch that was under way when the row before this one was lost.
+    #[serde(default)]
+    pub left_over: Option<LeftOver>,
     /// When the lease was last given up, everything that the shard held then was in the archive, or its loss was: a source
     /// that no longer has the shard has lost nothing more. Of a shard that has to end before it goes, as those of streams
     /// have, only the second is known.
@@ -121,6 +139,9 @@ pub struct LeaseRow {
     /// Who asks for the lease: its owner commits what is open and gives it up.
     #[serde(default)]
     pub wanted_by: Option<WorkerId>,
+    /// How long its lease lasts without being renewed, by its owner's configuration: another worker's may say less.
+    #[serde(default)]
+    pub failover: Option<Duration>,
     /// When the owner took it. Never compared with a clock: of two leases it tells the one that moved last.
     #[serde(default)]
     pub taken_at: Option<Timestamp>,
@@ -143,6 +164,14 @@ pub struct LeaseRow {
 }
 
 impl LeaseRow {
+    /// Whether the row was made anew from the archive, and nobody has had its lease since. Whoever had the one that was
+    /// lost may still be at work.
+    pub fn is_untouched(&self) -> bool {
+        self.remade_at == Some(self.batch_seq) && self.owner.is_none() && self.taken_at.is_none()
+    }
+}
+
+impl LeaseRow {
     /// A row for a shard of which nothing has been read.
     pub fn new(shard: ShardId, parents: Vec<ShardId>) -> Self {
         Self {
@@ -155,9 +184,11 @@ impl LeaseRow {
             batch_seq: 0,
             chain_head: None,
             pending: None,
+            left_over: None,
             caught_up: false,
             read_through: None,
             wanted_by: None,
+            failover: None,
             taken_at: None,
             switches: 0,
             children: Vec::new(),
@@ -166,6 +197,12 @@ impl LeaseRow {
             remade_at: None,
         }
     }
+}
+
+/// What the counter of a row begins with that may take the place of a lost one. Never the same twice: a worker that slept
+/// meanwhile must not find the counter it remembers. Whole numbers up to 2^53 are exact in every program that may read them.
+pub fn first_counter() -> u64 {
+    u64::from(u32::from_le_bytes(random_bytes())) << 16
 }
 
 /// Why a row could not be read or written.
@@ -191,10 +228,16 @@ pub enum LeaseError {
         /// What is wrong.
         reason: String,
     },
-    /// The table does not do as it is told, and won't by itself: a permission, a table that is not there or not ours. A
-    /// human is needed.
+    /// The table does not do as it is told, and won't by itself: a permission, a table that is not ours. A human is
+    /// needed.
     #[error("the lease table refuses: {reason}")]
     Refused {
+        /// What happened, where, and what can be done.
+        reason: String,
+    },
+    /// The table is not there any more, and all leases with it. Who starts anew makes it again, from the archive.
+    #[error("the lease table is lost: {reason}")]
+    Lost {
         /// What happened, where, and what can be done.
         reason: String,
     },
@@ -207,11 +250,32 @@ impl LeaseError {
     }
 }
 
+/// The rows of a table.
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// Those that can be read, in the order of their shards.
+    pub rows: Vec<LeaseRow>,
+    /// What is wrong with the others: each is [`LeaseError::Damaged`].
+    pub damaged: Vec<LeaseError>,
+}
+
+impl Listing {
+    /// All rows, where all can be read.
+    pub fn whole(self) -> Result<Vec<LeaseRow>, LeaseError> {
+        self.damaged.into_iter().next().map_or(Ok(self.rows), Err)
+    }
+}
+
 /// Where lease rows are kept. Every write is conditional and atomic.
 #[async_trait]
 pub trait LeaseStore: Send + Sync {
-    /// All rows, in the order of their shards.
-    async fn list(&self) -> Result<Vec<LeaseRow>, LeaseError>;
+    /// All rows. One that is damaged hides none of the others.
+    async fn look(&self) -> Result<Listing, LeaseError>;
+
+    /// All rows, in the order of their shards; [`LeaseError::Damaged`] where one can't be read.
+    async fn list(&self) -> Result<Vec<LeaseRow>, LeaseError> {
+        self.look().await?.whole()
+    }
 
     /// One row.
     async fn get(&self, shard: &ShardId) -> Result<Option<LeaseRow>, LeaseError>;

@@ -41,7 +41,7 @@ impl Bounds {
     pub(super) fn of(before: Option<&LeaseRow>, after: Option<&LeaseRow>) -> Self {
         let mut bounds = Self { required: before.map_or(0, |row| row.batch_seq), ..Self::default() };
         for row in [before, after].into_iter().flatten() {
-            let allowed = row.batch_seq + u64::from(row.pending.is_some());
+            let allowed = row.batch_seq + u64::from(row.pending.is_some() || row.left_over.is_some());
             bounds.allowed = bounds.allowed.max(Some(allowed));
             bounds.ended |= row.ended;
             bounds.pending.extend(row.pending.clone());

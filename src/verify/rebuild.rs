@@ -1,14 +1,18 @@
 //! State made anew from the archive alone: every row carries its position, so that it can claim its identity again.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use futures_util::stream::{self, StreamExt as _};
 use jiff::Timestamp;
 
 use crate::archive::chain::{self, ChainError, ManifestFault};
+use crate::archive::left_over::{self, left_over_keys};
 use crate::archive::manifest::{Manifest, ObjectKind};
 use crate::archive::{ArchiveError, ArchiveStore, Listed};
 use crate::dedupe::{Claim, ClaimError, Claims};
-use crate::encode::keys;
 use crate::encode::read::{ArchivedRow, Projection, ReadError, read_rows};
+use crate::encode::{Layout, keys};
 use crate::lease::LeaseRow;
 use crate::record::{IdentityKey, identity_of};
 
@@ -77,8 +81,14 @@ async fn manifests(archive: &dyn ArchiveStore, archive_id: uuid::Uuid) -> Result
     Ok(manifests)
 }
 
-/// The lease row of every shard that has a manifest: nobody's, going on from the newest.
-pub async fn lease_rows(archive: &dyn ArchiveStore, archive_id: uuid::Uuid) -> Result<Vec<LeaseRow>, RebuildError> {
+/// The lease row of every shard that has a manifest: nobody's, going on from the newest, and from what is left of a batch
+/// behind it. `layout` and `window` are the configured ones.
+pub async fn lease_rows(
+    archive: &dyn ArchiveStore,
+    archive_id: uuid::Uuid,
+    layout: &Layout,
+    window: Duration,
+) -> Result<Vec<LeaseRow>, RebuildError> {
     let mut rows = Vec::new();
     let mut shards: Vec<_> = manifests(archive, archive_id).await?.into_iter().map(|manifest| manifest.shard).collect();
     shards.dedup();
@@ -87,7 +97,8 @@ pub async fn lease_rows(archive: &dyn ArchiveStore, archive_id: uuid::Uuid) -> R
             rows.push(newest.lease_row());
         }
     }
-    Ok(rows)
+    let unreadable = left_over::find(archive, &mut rows, layout, window).await?;
+    unreadable.into_iter().next().map_or(Ok(rows), |(_, error)| Err(error.into()))
 }
 
 /// Lets every archived record claim its identity from its own position, as it did when it was archived, and makes the
@@ -101,26 +112,49 @@ pub async fn claims(
 ) -> Result<Progress, RebuildError> {
     let key = IdentityKey::of_archive(archive_id);
     let mut done = Progress::default();
-    for manifest in manifests(archive, archive_id).await? {
+    let manifests = manifests(archive, archive_id).await?;
+    let mut next: BTreeMap<String, u64> = BTreeMap::new();
+    for manifest in &manifests {
+        next.insert(keys::encode_shard(&manifest.shard), manifest.batch_seq + 1);
         for object in manifest.objects.iter().filter(|object| object.kind == ObjectKind::Events) {
-            let missing = || RebuildError::Missing { key: object.key.clone() };
-            let bytes = archive.get(&object.key).await?.ok_or_else(missing)?;
-            let unreadable = |error| RebuildError::Unreadable { key: object.key.clone(), error };
-            let mut rows = read_rows(bytes, &object.key, Projection::Core).map_err(unreadable)?;
-            loop {
-                let chunk: Result<Vec<ArchivedRow>, ReadError> = rows.by_ref().take(CHUNK).collect();
-                let chunk = chunk.map_err(unreadable)?;
-                if chunk.is_empty() {
-                    break;
-                }
-                claim_rows(&chunk, claims, &key, now, &mut done).await?;
-            }
-            done.objects += 1;
+            claim_object(archive, &object.key, claims, &key, now, &mut done).await?;
             progress(done);
         }
     }
+    // What stands of a batch under way has claimed what it holds, too: a copy elsewhere is not the first.
+    let listing = archive.list(keys::EVENTS_PREFIX).await?;
+    let next = |folder: &str| Some(next.get(folder).copied().unwrap_or(0));
+    for key_under_way in left_over_keys(&listing, next).into_values().flatten() {
+        claim_object(archive, key_under_way, claims, &key, now, &mut done).await?;
+        progress(done);
+    }
     claims.flush().await?;
     Ok(done)
+}
+
+/// Lets every row of an object claim.
+async fn claim_object(
+    archive: &dyn ArchiveStore,
+    object: &str,
+    claims: &dyn Claims,
+    key: &IdentityKey,
+    now: Timestamp,
+    done: &mut Progress,
+) -> Result<(), RebuildError> {
+    let missing = || RebuildError::Missing { key: object.to_owned() };
+    let bytes = archive.get(object).await?.ok_or_else(missing)?;
+    let unreadable = |error| RebuildError::Unreadable { key: object.to_owned(), error };
+    let mut rows = read_rows(bytes, object, Projection::Core).map_err(unreadable)?;
+    loop {
+        let chunk: Result<Vec<ArchivedRow>, ReadError> = rows.by_ref().take(CHUNK).collect();
+        let chunk = chunk.map_err(unreadable)?;
+        if chunk.is_empty() {
+            break;
+        }
+        claim_rows(&chunk, claims, key, now, done).await?;
+    }
+    done.objects += 1;
+    Ok(())
 }
 
 async fn claim_rows(

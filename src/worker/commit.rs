@@ -6,6 +6,7 @@
 //! | prepare | the batch's range, keys and layout (`pending` in the lease row) | whoever takes the lease reads exactly this range again and goes on here |
 //! | put | each object, under a key that only this batch has | it is found standing, with these rows, and adopted |
 //! | manifest | the batch's proof, chained to the one before | the same |
+//! | claims, again | nothing: claims that were made anew from the archive since, without the batch, are found out | the same |
 //! | commit | `checkpoint`, `batch_seq`, `chain_head`; `pending` gone | the next batch begins |
 
 use std::collections::BTreeMap;
@@ -100,6 +101,7 @@ impl Commit<'_> {
         }
         let chain_head = self.put_manifest(objects).await?;
         failpoint::reach("manifest_put");
+        self.try_again(ClaimError::may_pass, || claims.flush()).await?;
         self.commit(chain_head).await?;
         failpoint::reach("committed");
         Ok(())
@@ -122,7 +124,11 @@ impl Commit<'_> {
         if self.try_again(ArchiveError::may_pass, || archive.get(&key)).await?.is_some() {
             return Err(CommitError::StateIsOlder { key });
         }
-        self.write(|row| row.pending = Some(pending.clone())).await
+        self.write(|row| {
+            row.pending = Some(pending.clone());
+            row.left_over = None;
+        })
+        .await
     }
 
     async fn commit(&mut self, chain_head: Digest) -> Result<(), CommitError> {

@@ -35,6 +35,9 @@ pub enum WorkerError {
     /// The archive could not be asked whether it is new.
     #[error(transparent)]
     Archive(#[from] ArchiveError),
+    /// The tables that all shards share are gone, or were made anew. Whoever starts anew goes on from the archive.
+    #[error("{0}; start it again")]
+    StateLost(String),
 }
 
 /// How a worker's time came to its end.
@@ -212,15 +215,18 @@ impl Worker {
     }
 
     /// Reads every shard there is and every one that appears, until it is told to stop. A shard that stops with an error
-    /// is tried again, after pauses that grow to five minutes.
+    /// is tried again, after pauses that grow to five minutes. [`WorkerError::StateLost`] is the only error: what was read
+    /// and not committed is read again.
     pub async fn run(mut self) -> Result<Summary, WorkerError> {
         let mut summary = Summary { stopped: true, ..Summary::default() };
         let (graceful, too_late) = (self.shutdown.graceful.clone(), self.too_late());
-        tokio::select! {
+        let lost = tokio::select! {
             biased;
-            () = graceful.cancelled() => {}
-            () = self.look_on() => {}
-        }
+            () = graceful.cancelled() => None,
+            lost = self.look_on() => Some(lost),
+        };
+        // Without their rows, or their claims, the tasks can commit nothing: they end by themselves.
+        graceful.cancel();
         let ends = async {
             while let Some((shard, end)) = self.next_end().await {
                 summary.record(shard, end);
@@ -231,15 +237,16 @@ impl Worker {
             () = ends => {}
             () = too_late => {}
         }
-        Ok(summary)
+        lost.map_or(Ok(summary), Err)
     }
 
-    /// Looks after the shards until it is dropped.
-    async fn look_on(&mut self) {
+    /// Looks after the shards until it is dropped, or there is nothing left to look after them with.
+    async fn look_on(&mut self) -> WorkerError {
         let mut complaint = Complaint::default();
         loop {
             match self.look_after_shards().await {
                 Ok(()) => complaint.clear(),
+                Err(WorkerError::Lease(LeaseError::Lost { reason })) => return WorkerError::StateLost(reason),
                 Err(error) => {
                     // An outage of minutes is told when it begins, and then once a minute.
                     if complaint.is_due(self.ports.clock.monotonic()) {
@@ -253,7 +260,10 @@ impl Worker {
                     tracing::warn!(%shard, %error, "the lease row can't be looked at");
                     self.rows.distrust();
                 }
-                self.reschedule(shard, end);
+                match end {
+                    Err(error) if error.is_loss_of_state() => return WorkerError::StateLost(error.to_string()),
+                    end => self.reschedule(shard, end),
+                }
             }
         }
     }
@@ -310,8 +320,9 @@ impl Worker {
         let Some(row) = self.rows.get(shard).cloned() else { return };
         let me = &self.settings.worker;
         self.asked.insert(shard.clone());
-        // Whoever asked first gets it first: two that ask in each other's place would keep a dead owner's row moving.
-        if row.wanted_by.is_some() {
+        // Whoever asked first gets it first: two that ask in each other's place would keep a dead owner's row moving. And
+        // where there is no owner, there is nobody to ask.
+        if row.wanted_by.is_some() || row.owner.is_none() {
             return;
         }
         let owner = row.owner.as_ref().map_or("nobody", |owner| owner.as_str());

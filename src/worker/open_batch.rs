@@ -10,7 +10,7 @@ use crate::archive::manifest::ArrivalRange;
 use crate::batch::{CutReason, Limits, Load, Window};
 use crate::dedupe::{Claim, Verdict};
 use crate::encode::{BatchEncoder, EncodeError, FinishedObject, Layout, RejectRow, Row};
-use crate::lease::{Gap, Pending};
+use crate::lease::{Gap, LeftOver, Pending};
 use crate::record::{Decoded, IdentityKey, Record, identity_of};
 use crate::source::{Checkpoint, Payload, Range, ShardId};
 
@@ -97,6 +97,16 @@ impl OpenBatch {
         let mut batch = Self::with(after, pending.window, pending.arrival, layout, totals)?;
         batch.gap.clone_from(&pending.gap);
         Ok(batch)
+    }
+
+    /// A batch of which objects stand, to be gathered anew.
+    pub(super) fn taking_up(
+        after: Checkpoint,
+        left_over: &LeftOver,
+        arrival: Timestamp,
+        totals: Arc<Totals>,
+    ) -> Result<Self, EncodeError> {
+        Self::with(after, left_over.window, arrival, left_over.layout.clone(), totals)
     }
 
     fn with(

@@ -60,11 +60,13 @@ impl View<'_> {
         listed.filter(|shard| self.rows.get(*shard).is_some_and(|row| work_left(row) && !self.is_free(row))).collect()
     }
 
-    /// Whether nobody alive holds the lease, nor has it been given up for another who asked for it.
+    /// Whether nobody alive holds the lease, nor has it been given up for another who asked for it. A row that was made
+    /// anew is left alone for as long as a lease lasts: whoever had the one that was lost finds that out by then.
     fn is_free(&self, row: &LeaseRow) -> bool {
         let mine = |worker: &WorkerId| worker == self.me;
         let theirs = row.owner.as_ref().or(row.wanted_by.as_ref());
-        self.sole_worker || theirs.is_none_or(mine) || self.expired.contains(&row.shard)
+        let is_free = theirs.is_none_or(mine) && !row.is_untouched();
+        self.sole_worker || is_free || self.expired.contains(&row.shard)
     }
 
     /// A parent without a row is one that the source no longer has, or whose row was removed because this child has moved
@@ -224,11 +226,12 @@ impl Watch {
         }
     }
 
-    /// Whether the row had not moved for `failover` when it was last looked at.
+    /// Whether the row had not moved for as long as its lease lasts when it was last looked at: by this worker's
+    /// configuration or its owner's, whichever is longer.
     pub(super) fn is_expired(&self, row: &LeaseRow, now: Duration) -> bool {
         let unmoved = |(counter, since): &(u64, Duration)| {
             let unmoved_for = self.looked_at.map_or(Duration::ZERO, |look| look.min(now).saturating_sub(*since));
-            *counter == row.counter && unmoved_for >= self.failover
+            *counter == row.counter && unmoved_for >= self.failover.max(row.failover.unwrap_or_default())
         };
         self.seen.get(&row.shard).is_some_and(unmoved)
     }

@@ -261,6 +261,32 @@ fn a_lease_expires_when_its_counter_stands_still_for_the_failover() {
 }
 
 #[test]
+fn an_owner_whose_leases_last_longer_is_given_that_long() {
+    let second = Duration::from_secs;
+    let long = LeaseRow { failover: Some(second(30)), ..row(1) };
+    let mut watch = Watch::new(second(10));
+    for looked_at in (100..130).step_by(5) {
+        watch.look([long.clone()].iter(), second(looked_at));
+        assert!(!watch.is_expired(&long, second(looked_at)), "after {looked_at}");
+    }
+    watch.look([long.clone()].iter(), second(130));
+    assert!(watch.is_expired(&long, second(130)));
+}
+
+#[test]
+fn a_row_that_was_made_anew_is_free_once_whoever_had_the_lost_one_must_have_found_out() {
+    let mut world = world(&["a", "b"]);
+    let free = |world: &World| world.with("w", |view| view.startable().into_iter().cloned().collect::<Vec<_>>());
+    world.row("a", |row| (row.remade_at, row.batch_seq) = (Some(4), 4));
+    assert_eq!(free(&world), [id("b")]);
+    world.expired.insert(id("a"));
+    assert_eq!(free(&world), [id("a"), id("b")]);
+    world.expired.clear();
+    world.row("a", |row| row.taken_at = Some(jiff::Timestamp::UNIX_EPOCH));
+    assert_eq!(free(&world), [id("a"), id("b")], "somebody has had it since");
+}
+
+#[test]
 fn time_in_which_nobody_looked_does_not_count() {
     let second = Duration::from_secs;
     let mut watch = Watch::new(second(10));

@@ -4,15 +4,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::stream::{self, StreamExt as _};
 use jiff::Timestamp;
 
 use super::planner::{Family, View, Watch};
 use super::{Settings, ShardError, ShardFailure, WorkerError};
 use crate::app::Ports;
-use crate::archive::chain;
+use crate::archive::chain::{self, Newest};
+use crate::archive::left_over;
 use crate::encode::keys;
-use crate::lease::{LeaseError, LeaseRow};
+use crate::lease::{LeaseError, LeaseRow, first_counter};
 use crate::source::{Checkpoint, InitialPosition, Shard, ShardId};
+
+/// How many shards' newest manifests are looked for at a time.
+const CHAINS_AT_ONCE: usize = 16;
 
 /// The rows, as last seen.
 pub(super) struct Rows {
@@ -21,12 +26,14 @@ pub(super) struct Rows {
     seen: BTreeMap<ShardId, LeaseRow>,
     watch: Watch,
     looked_at: Option<Duration>,
+    /// How many rows can't be read.
+    damaged: usize,
 }
 
 impl Rows {
     pub(super) fn new(ports: Ports, settings: Arc<Settings>) -> Self {
         let watch = Watch::new(settings.failover);
-        Self { ports, settings, seen: BTreeMap::new(), watch, looked_at: None }
+        Self { ports, settings, seen: BTreeMap::new(), watch, looked_at: None, damaged: 0 }
     }
 
     pub(super) fn get(&self, shard: &ShardId) -> Option<&LeaseRow> {
@@ -40,15 +47,21 @@ impl Rows {
         if self.looked_at.is_some_and(fresh) {
             return Ok(());
         }
-        let rows = match leases.list().await {
-            Ok(rows) => rows,
+        let listing = match leases.look().await {
+            Ok(listing) => listing,
             Err(error) => {
                 // The others can't write their rows either, as far as anybody knows.
                 self.watch.look_away();
                 return Err(error);
             }
         };
-        let now = self.ports.clock.monotonic();
+        if listing.damaged.len() > self.damaged {
+            for error in &listing.damaged {
+                tracing::error!(%error, "a lease row can't be read; its shard stays where it is, the others go on");
+            }
+        }
+        self.damaged = listing.damaged.len();
+        let (rows, now) = (listing.rows, self.ports.clock.monotonic());
         self.watch.look(rows.iter(), now);
         self.seen = rows.into_iter().map(|row| (row.shard.clone(), row)).collect();
         self.looked_at = Some(now);
@@ -119,49 +132,104 @@ impl Rows {
             !self.seen.contains_key(&shard.id) && !resting.contains(&shard.id) && !family.has_left(&shard.id)
         };
         let missing: Vec<&Shard> = listed.iter().filter(is_missing).collect();
-        let start = self.start(&missing).await?;
-        let mut failures = Vec::new();
-        // Children before their parents: a shard whose parent has a row when it has none itself came later. That holds
-        // however many workers make rows, and wherever one of them dies.
-        for shard in missing.into_iter().rev() {
-            match self.make_one(shard, start).await {
-                Ok(row) => drop(self.seen.insert(shard.id.clone(), row)),
-                Err(ShardError::Lease(error)) => return Err(error.into()),
-                Err(error) => failures.push(ShardFailure { shard: shard.id.clone(), error }),
+        if missing.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (mut rows, mut failures) = self.new_rows(&missing).await?;
+        self.take_up_what_is_left(listed, &mut rows, &mut failures).await?;
+        for row in rows {
+            let shard = row.shard.clone();
+            match self.create(row).await {
+                Ok(row) => drop(self.seen.insert(shard, row)),
+                Err(error @ LeaseError::Damaged { .. }) => failures.push(ShardFailure { shard, error: error.into() }),
+                Err(error) => return Err(error.into()),
             }
         }
         Ok(failures)
     }
 
+    /// The rows of these shards, in the order in which they are to be made, and the shards that can have none.
+    ///
+    /// Children before their parents: a shard whose parent has a row when it has none itself came later. And those that have
+    /// no manifests before those that have: as long as one is missing whose row was lost, so are all that are told from new
+    /// ones by that alone. Both hold however many workers make rows, and wherever one of them dies.
+    async fn new_rows(&self, missing: &[&Shard]) -> Result<(Vec<LeaseRow>, Vec<ShardFailure>), WorkerError> {
+        let start = self.start().await?;
+        let (archive, archive_id) = (self.ports.archive.as_ref(), self.settings.archive_id);
+        let (mut rows, mut failures) = (Vec::new(), Vec::new());
+        let chains: Vec<_> =
+            missing.iter().map(|shard| chain::newest_manifest(archive, archive_id, &shard.id)).collect();
+        let chains: Vec<_> = stream::iter(chains).buffered(CHAINS_AT_ONCE).collect().await;
+        for (shard, newest) in missing.iter().zip(chains).rev() {
+            match newest {
+                Ok(newest) => rows.push(self.new_row(shard, newest, start)),
+                Err(error) => failures.push(ShardFailure { shard: shard.id.clone(), error: error.into() }),
+            }
+        }
+        rows.sort_by_key(|row| row.batch_seq > 0);
+        Ok((rows, failures))
+    }
+
+    /// Objects may stand of batches that only lost rows told of. Rows are lost where a shard has manifests and no row, or
+    /// one that was made anew just now; where there are no manifests at all, nothing tells but the objects.
+    async fn take_up_what_is_left(
+        &self,
+        listed: &[Shard],
+        rows: &mut Vec<LeaseRow>,
+        failures: &mut Vec<ShardFailure>,
+    ) -> Result<(), WorkerError> {
+        let archive = self.ports.archive.as_ref();
+        let is_remade = |shard: &Shard| self.seen.get(&shard.id).is_some_and(|row| row.is_untouched() && !row.ended);
+        let lost = rows.iter().any(|row| row.batch_seq > 0) || listed.iter().any(is_remade);
+        if !lost && !archive.list_some(keys::MANIFESTS_PREFIX, 1).await?.is_empty() {
+            return Ok(());
+        }
+        let (layout, window) = (&self.settings.layout, self.settings.limits.window);
+        let unreadable = left_over::find(archive, rows, layout, window).await?;
+        rows.retain(|row| unreadable.iter().all(|(shard, _)| row.shard != *shard));
+        failures.extend(unreadable.into_iter().map(|(shard, error)| ShardFailure { shard, error: error.into() }));
+        for row in rows.iter_mut().filter(|row| lost || row.left_over.is_some()) {
+            row.remade_at = Some(row.batch_seq);
+        }
+        Ok(())
+    }
+
     /// When the archive's first start was, as far as `latest` means it. Where that can't be told any more, because the
     /// rows were lost, it is when the archive was made, which was not later.
-    async fn start(&self, missing: &[&Shard]) -> Result<Timestamp, WorkerError> {
-        if missing.is_empty() || self.settings.initial != InitialPosition::Latest {
+    async fn start(&self) -> Result<Timestamp, WorkerError> {
+        if self.settings.initial != InitialPosition::Latest {
             return Ok(self.settings.archive_made_at);
         }
-        let is_first = self.seen.is_empty() && self.ports.archive.list(keys::MANIFESTS_PREFIX).await?.is_empty();
+        let is_first =
+            self.seen.is_empty() && self.ports.archive.list_some(keys::MANIFESTS_PREFIX, 1).await?.is_empty();
         Ok(if is_first { self.ports.clock.now() } else { self.settings.archive_made_at })
     }
 
     /// A row for a shard that has none. The archive is the authority: where manifests of the shard stand there, it goes
     /// on from the newest of them.
-    async fn make_one(&self, shard: &Shard, start: Timestamp) -> Result<LeaseRow, ShardError> {
-        let (archive, archive_id) = (self.ports.archive.as_ref(), self.settings.archive_id);
-        let mut row = match chain::newest_manifest(archive, archive_id, &shard.id).await? {
-            Some(newest) => newest.lease_row(),
-            None => LeaseRow {
+    fn new_row(&self, shard: &Shard, newest: Option<Newest>, start: Timestamp) -> LeaseRow {
+        let mut row = newest.map_or_else(
+            || LeaseRow {
                 checkpoint: self.first_checkpoint(shard, start),
                 ..LeaseRow::new(shard.id.clone(), shard.parents.clone())
             },
-        };
+            |newest| newest.lease_row(),
+        );
         row.hash_range.clone_from(&shard.hash_range);
         let origin = self.ports.source.origin().map(Into::into);
         row.origin = row.origin.or(origin);
+        if !self.ports.leases.sole_worker() {
+            row.counter = first_counter();
+        }
+        row
+    }
+
+    async fn create(&self, row: LeaseRow) -> Result<LeaseRow, LeaseError> {
         match self.ports.leases.create(&row).await {
             Ok(()) => Ok(row),
             // Another worker was faster; its row is as good.
-            Err(LeaseError::Conflict { .. }) => Ok(self.ports.leases.get(&shard.id).await?.unwrap_or(row)),
-            Err(error) => Err(error.into()),
+            Err(LeaseError::Conflict { shard }) => Ok(self.ports.leases.get(&shard).await?.unwrap_or(row)),
+            Err(error) => Err(error),
         }
     }
 
@@ -218,9 +286,9 @@ impl Rows {
     pub(super) fn lost_batches(&self, listed: &[Shard], busy: &BTreeSet<ShardId>) -> Vec<ShardFailure> {
         let lost = self.gone(listed, busy);
         let failure = |row: &LeaseRow| {
-            let pending = row.pending.as_ref().filter(|pending| !pending.holds_nothing())?;
-            let error = ShardError::BatchLost(pending.range.to_string());
-            Some(ShardFailure { shard: row.shard.clone(), error })
+            let is_lost =
+                row.left_over.is_some() || row.pending.as_ref().is_some_and(|pending| !pending.holds_nothing());
+            is_lost.then(|| ShardFailure { shard: row.shard.clone(), error: ShardError::batch_lost(row) })
         };
         lost.filter_map(failure).collect()
     }

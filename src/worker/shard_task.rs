@@ -16,8 +16,8 @@ use crate::archive::chain::ChainError;
 use crate::batch::{CutReason, Window};
 use crate::dedupe::ClaimError;
 use crate::digest::Digest;
-use crate::encode::EncodeError;
-use crate::lease::{Gap, Lease, LeaseError, Pending};
+use crate::encode::{EncodeError, keys};
+use crate::lease::{Gap, Lease, LeaseError, LeaseRow, LeftOver, Pending};
 use crate::ops::blocking::long_work;
 use crate::ops::failpoint;
 use crate::ops::retry::retry;
@@ -47,10 +47,16 @@ pub enum ShardError {
     Chain(#[from] ChainError),
     /// The source no longer has what a batch under way was made of.
     #[error(
-        "a batch {0} is under way, but the source ended before it; restore the source to finish the batch, or \
-             give it up: run rebuild-state, and move what verify then lists as unlisted out of the archive"
+        "batch {name} {range} is under way, but the source no longer has all of it; restore the source to finish the batch, \
+         or give it up: move the objects below events/ and rejected/ whose names have {name} in them out of the archive, and \
+         run rebuild-state"
     )]
-    BatchLost(String),
+    BatchLost {
+        /// What its objects' names have in them.
+        name: String,
+        /// What it covers.
+        range: String,
+    },
     /// The lease row is another stream's.
     #[error(
         "it was archived from {archived}, and {read} is read now: a stream that was deleted and made again under its name \
@@ -66,6 +72,25 @@ pub enum ShardError {
     /// The task panicked.
     #[error("a bug: {0}")]
     Panic(String),
+}
+
+impl ShardError {
+    /// That the batch which the row says is under way can't be finished.
+    pub(super) fn batch_lost(row: &LeaseRow) -> Self {
+        let through = row.left_over.as_ref().map(|left_over| format!("({}, {}]", row.checkpoint, left_over.through));
+        let range = row.pending.as_ref().map(|pending| pending.range.to_string()).or(through);
+        Self::BatchLost { name: keys::batch_name(&row.shard, row.batch_seq), range: range.unwrap_or_default() }
+    }
+
+    /// Whether the tables that all shards share are gone, or others count by now: whoever starts anew goes on.
+    pub(super) fn is_loss_of_state(&self) -> bool {
+        let (lease, claims) = match self {
+            Self::Lease(error) | Self::Commit(CommitError::Lease(error)) => (Some(error), None),
+            Self::Claims(error) | Self::Commit(CommitError::Claims(error)) => (None, Some(error)),
+            _ => (None, None),
+        };
+        matches!(lease, Some(LeaseError::Lost { .. })) || matches!(claims, Some(ClaimError::Lost(_)))
+    }
 }
 
 /// A shard and why it stopped.
@@ -208,6 +233,9 @@ impl ShardTask {
         if let Some(pending) = self.lease.row().pending.clone() {
             self.finish_pending(&pending).await?;
         }
+        if let Some(left_over) = self.lease.row().left_over.clone() {
+            self.take_up(&left_over).await?;
+        }
         if self.lease.row().ended {
             return Ok(Outcome::Done);
         }
@@ -236,11 +264,44 @@ impl ShardTask {
                 match page.next {
                     Next::More => {}
                     Next::Reached => break,
-                    Next::CaughtUp | Next::ShardEnd => return Err(ShardError::BatchLost(pending.range.to_string())),
+                    Next::CaughtUp | Next::ShardEnd => return Err(ShardError::batch_lost(self.lease.row())),
                 }
             }
         }
         self.commit(batch, pending.shard_end).await
+    }
+
+    /// Reads to where the objects end that stand of a batch which nothing else tells of, and commits a batch of that: its
+    /// objects are the very ones.
+    async fn take_up(&mut self, left_over: &LeftOver) -> Result<(), ShardError> {
+        let (after, read_through) = (self.lease.row().checkpoint.clone(), self.lease.row().read_through);
+        let mut reader =
+            self.open(Reading { after: after.clone(), read_through, until: Until::Forever, arrival: None }).await?;
+        let mut open: Option<OpenBatch> = None;
+        loop {
+            let page = reader.next().await?;
+            self.account(&page);
+            let within = page.payloads.partition_point(|payload| payload.position <= left_over.through);
+            let payloads = &page.payloads[..within];
+            if let (Some(gap), true) = (&page.gap, open.is_none()) {
+                tracing::error!(shard = %self.shard(), after = %gap.after, "records are missing in front of a batch under way");
+            }
+            if let Some(first) = payloads.first() {
+                let totals = self.totals.clone();
+                let begun = || OpenBatch::taking_up(after.clone(), left_over, first.arrival, totals);
+                let mut batch = open.take().map_or_else(begun, Ok)?;
+                batch.gap = batch.gap.take().or_else(|| page.gap.clone());
+                self.gather_all(&mut batch, payloads).await?;
+                batch.read_through = payloads.last().map_or(page.read_through, |last| last.arrival);
+                open = Some(batch);
+            }
+            let is_reached = payloads.last().is_some_and(|last| last.position == left_over.through);
+            match open.take_if(|_| is_reached) {
+                Some(batch) => return self.commit(batch, false).await,
+                None if page.next == Next::More && within == page.payloads.len() => {}
+                None => return Err(ShardError::batch_lost(self.lease.row())),
+            }
+        }
     }
 
     async fn read_on(&mut self) -> Result<Outcome, ShardError> {

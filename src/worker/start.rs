@@ -10,6 +10,7 @@ use super::shard_task::{Outcome, ShardTask, Turn};
 use super::{Settings, ShardError, Shutdown, Totals};
 use crate::app::Ports;
 use crate::archive::chain;
+use crate::dedupe::ClaimError;
 use crate::digest::Digest;
 use crate::lease::{Holding, Lease, LeaseError, LeaseRow};
 use crate::ops::retry::retry;
@@ -44,8 +45,12 @@ impl Start {
             () = self.shutdown.graceful.cancelled() => return Ok(Outcome::Stopped { caught_up: false }),
         };
         self.check_origin()?;
+        let prepare = async {
+            self.check_claims().await?;
+            Ok::<_, ShardError>((self.parent_heads().await?, self.take().await?))
+        };
         let prepared = tokio::select! {
-            prepared = async { Ok::<_, ShardError>((self.parent_heads().await?, self.take().await?)) } => prepared?,
+            prepared = prepare => prepared?,
             () = self.shutdown.abort.cancelled() => return Ok(Outcome::Stopped { caught_up: false }),
         };
         let (parent_heads, Some(lease)) = prepared else { return Ok(Outcome::NotTaken) };
@@ -89,6 +94,15 @@ impl Start {
             Err(LeaseError::Conflict { .. }) if !self.ports.leases.sole_worker() => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// Whoever counts by claims that count no more can commit nothing, and leaves the lease to others.
+    async fn check_claims(&self) -> Result<(), ClaimError> {
+        if self.ports.leases.sole_worker() {
+            return Ok(());
+        }
+        let (policy, clock, abort) = (self.settings.retry, self.ports.clock.as_ref(), &self.shutdown.abort);
+        retry(policy, clock, abort, ClaimError::may_pass, || self.ports.claims.flush()).await
     }
 
     /// A stream that was deleted and made again under its name has shards of the same names, and other records.

@@ -78,7 +78,7 @@ async fn throttling_and_faults_of_the_service_may_pass_and_refusals_do_not() {
 }
 
 #[tokio::test]
-async fn a_table_that_is_not_there_is_refused_by_name() {
+async fn a_table_that_is_not_there_is_lost_and_named() {
     let table = aws::unique_name("nowhere");
     let leases = DynamoLeases::new(client(&ministack().await.url), &table, ARCHIVE);
     for error in [
@@ -87,8 +87,24 @@ async fn a_table_that_is_not_there_is_refused_by_name() {
         leases.create(&row("a", 0)).await.unwrap_err(),
         leases.remove(&row("a", 0)).await.unwrap_err(),
     ] {
-        assert!(matches!(&error, LeaseError::Refused { reason } if reason.contains(&table)), "{error}");
+        assert!(matches!(&error, LeaseError::Lost { reason } if reason.contains(&table)), "{error}");
     }
+}
+
+#[tokio::test]
+async fn a_row_that_was_edited_hides_none_of_the_others() {
+    let (_proxy, table, leases) = behind_a_proxy().await;
+    for name in ["a", "b", "c"] {
+        leases.create(&row(name, 0)).await.unwrap();
+    }
+    let edit =
+        client(&ministack().await.url).update_item().table_name(&table).key("leaseKey", AttributeValue::S("b".into()));
+    let edit = edit.update_expression("SET checkpoint = :latest");
+    edit.expression_attribute_values(":latest", AttributeValue::S("LATEST".into())).send().await.unwrap();
+    let listing = leases.look().await.unwrap();
+    assert_eq!(listing.rows, [row("a", 0), row("c", 0)]);
+    assert!(matches!(&listing.damaged[..], [LeaseError::Damaged { shard: of, .. }] if *of == shard("b")));
+    assert!(matches!(leases.list().await, Err(LeaseError::Damaged { .. })));
 }
 
 #[tokio::test]

@@ -3,10 +3,11 @@
 #![allow(clippy::unwrap_used)] // clippy knows test functions, not what they call
 
 use std::future::Future;
+use std::time::Duration;
 
 use auditlake::lease::embedded::EmbeddedLeases;
 use auditlake::lease::memory::MemoryLeases;
-use auditlake::lease::{LeaseError, LeaseRow, LeaseStore, Pending, WorkerId};
+use auditlake::lease::{LeaseError, LeaseRow, LeaseStore, LeftOver, Pending, WorkerId};
 use auditlake::source::{Checkpoint, HashRange, Position, SequenceNumber, ShardId};
 use tempfile::TempDir;
 
@@ -47,6 +48,11 @@ pub(crate) fn full_row(name: &str) -> LeaseRow {
         "gap": { "after": at(1), "from": null, "until": "2026-11-21T09:30:00Z" },
     }))
     .unwrap();
+    let left_over = LeftOver {
+        window: pending.window,
+        through: Position { sequence: sequence.clone(), sub_sequence: 9 },
+        layout: pending.layout.clone(),
+    };
     LeaseRow {
         parents: vec![shard("p/1"), shard("p/2")],
         owner: Some(WorkerId::new("worker é")),
@@ -65,6 +71,8 @@ pub(crate) fn full_row(name: &str) -> LeaseRow {
         hash_range: Some(HashRange { start: "0".into(), end: "340282366920938463463374607431768211455".into() }),
         origin: Some("arn:aws:kinesis:eu-west-1:1:stream/s 2026-11-01T00:00:00Z".into()),
         remade_at: Some(4),
+        failover: Some(Duration::from_millis(10_500)),
+        left_over: Some(left_over),
         shard: shard(name),
     }
 }

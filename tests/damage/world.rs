@@ -13,7 +13,7 @@ use auditlake::batch::Window;
 use auditlake::digest::Digest;
 use auditlake::encode::keys;
 use auditlake::encode::{Compression, Format, Layout, PartitionKey};
-use auditlake::lease::{LeaseError, LeaseRow, LeaseStore, Pending};
+use auditlake::lease::{LeaseError, LeaseRow, LeaseStore, Listing, Pending};
 use auditlake::record::Rules;
 use auditlake::source::{Checkpoint, Position, Range, ShardId, SourceKind};
 use auditlake::verify::{Kind, Options, Report, RowKey, RowReader, Rows, verify};
@@ -299,9 +299,11 @@ struct Snapshots(Mutex<VecDeque<Vec<LeaseRow>>>);
 
 #[async_trait]
 impl LeaseStore for Snapshots {
-    async fn list(&self) -> Result<Vec<LeaseRow>, LeaseError> {
-        Ok(self.0.lock().unwrap().pop_front().expect("rows are read twice"))
+    async fn look(&self) -> Result<Listing, LeaseError> {
+        let rows = self.0.lock().unwrap().pop_front().expect("rows are read twice");
+        Ok(Listing { rows, damaged: Vec::new() })
     }
+
     async fn get(&self, _: &ShardId) -> Result<Option<LeaseRow>, LeaseError> {
         unreachable!("verify lists")
     }

@@ -19,7 +19,6 @@ fn memory(worker: &Worker) -> u64 {
     held.trim().split(' ').next().unwrap().parse::<u64>().unwrap() / 1024
 }
 
-/// An outage that lasts as much longer than the failover as a minute does than ten seconds.
 #[test]
 fn a_lease_table_that_is_away_for_long_makes_no_lease_wander() {
     let (mut cloud, mut feed) = (Cloud::new(6), Feed::new(41));
@@ -32,7 +31,7 @@ fn a_lease_table_that_is_away_for_long_makes_no_lease_wander() {
 
     cloud.dynamodb_faults.down();
     cloud.put(&mut feed, 100);
-    thread::sleep(Duration::from_secs(15));
+    thread::sleep(Duration::from_mins(1));
     cloud.dynamodb_faults.up();
 
     let is_renewed = || cloud.leases().iter().all(|(shard, lease)| lease.counter > before.1[shard].counter);
@@ -47,7 +46,7 @@ fn a_lease_table_that_is_away_for_long_makes_no_lease_wander() {
     assert_all_is_archived_once(&cloud, &feed);
 }
 
-/// Longer than one step is tried before its pauses have grown to seconds.
+/// Two minutes: each step's pauses grow to their longest.
 #[test]
 fn a_bucket_that_asks_for_patience_is_given_it_and_nothing_is_dropped() {
     let (mut cloud, mut feed) = (Cloud::new(2), Feed::new(42).dense(4));
@@ -58,14 +57,14 @@ fn a_bucket_that_asks_for_patience_is_given_it_and_nothing_is_dropped() {
     let (manifests, before) = (cloud.manifests().len(), memory(&worker));
 
     let slow = cloud.s3_faults.on_any().answer(Answer::s3_slow_down());
-    for _ in 0..20 {
+    for _ in 0..24 {
         cloud.put(&mut feed, 50);
-        thread::sleep(Duration::from_secs(1));
+        thread::sleep(Duration::from_secs(5));
     }
     assert!(slow.hits() > 4, "{slow:?}");
     assert_eq!(cloud.manifests().len(), manifests);
     let held = memory(&worker);
-    assert!(held < before + 64, "it held {before} MiB before and {held} MiB after 20 seconds");
+    assert!(held < before + 64, "it held {before} MiB before and {held} MiB after two minutes");
     slow.heal();
 
     cloud.wait_until_archived(&feed);

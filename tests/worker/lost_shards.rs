@@ -6,10 +6,9 @@ use auditlake::lease::memory::MemoryLeases;
 use auditlake::lease::{LeaseRow, LeaseStore as _};
 use auditlake::source::memory::MemorySource;
 use auditlake::source::{Checkpoint, Position, ShardId};
-use auditlake::verify::rebuild;
 
 use super::assert_each_once;
-use super::world::{ARCHIVE_ID, World, record};
+use super::world::{World, record};
 
 /// A world whose stream has forgotten the shard `p`, and has its child `q`.
 async fn bereft_world() -> World {
@@ -25,7 +24,7 @@ async fn make_row(world: &World, row: LeaseRow) {
 
 async fn rebuild_leases(world: &mut World) {
     world.leases = Arc::new(MemoryLeases::for_a_sole_worker());
-    for row in rebuild::lease_rows(world.archive.as_ref(), ARCHIVE_ID).await.unwrap() {
+    for row in world.rows_from_the_archive().await.unwrap() {
         world.leases.create(&row).await.unwrap();
     }
 }

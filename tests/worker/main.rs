@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // a test that can't go on fails
 
 mod fleet;
+mod lost_rows;
 mod lost_shards;
 mod stops;
 mod world;
@@ -177,16 +178,27 @@ async fn what_stands_under_a_batchs_key_and_is_not_of_it_stops_the_shard() {
         world.put(shard, &record(shard));
     }
     let key = "events/dt=2026-11-21/20261121T093000Z-a-00000000.ndjson";
-    world.archive.put_if_absent(key, "{\"log_id\":\"forged\"}\n".into()).await.unwrap();
-    let summary = world.catch_up().await;
-    assert_eq!(summary.failures.len(), 1);
-    let error = summary.failures[0].to_string();
-    assert!(error.starts_with(&format!("a: {key} stands in the archive already")), "{error}");
-    assert_eq!(world.archive.get(key).await.unwrap().unwrap(), "{\"log_id\":\"forged\"}\n");
+    let elsewhere = World::new().await;
+    elsewhere.put("a", &record("forged"));
+    elsewhere.catch_up().await;
+    let forged = elsewhere.archive.get(key).await.unwrap().unwrap();
+    for (standing, words) in [
+        (forged, format!("a: {key} stands in the archive already")),
+        ("{\"log_id\":\"forged\"}\n".into(), format!("a: {key} row 0: missing field")),
+    ] {
+        world.leases.lose_all();
+        world.archive.overwrite(key, standing.clone());
+        let summary = world.catch_up().await;
+        let [failure] = &summary.failures[..] else { panic!("{summary:?}") };
+        let error = failure.to_string();
+        assert!(error.starts_with(&words) && error.contains("move it out of the archive"), "{error}");
+        assert_eq!(world.archive.get(key).await.unwrap().unwrap(), standing);
+    }
     assert_eq!(world.row("b").await.batch_seq, 1, "the other shard is done");
     world.archive.remove(key);
     assert!(world.catch_up().await.failures.is_empty());
-    assert_each_once(&world, 2).await;
+    assert_eq!(world.archived().await.len(), 2);
+    assert!(world.proof().await.is_intact());
 }
 
 #[tokio::test(start_paused = true)]

@@ -11,14 +11,16 @@ use auditlake::archive::manifest::Manifest;
 use auditlake::archive::{ArchiveError, ArchiveStore, Listed, MemoryArchive, Put, Stat, identity};
 use auditlake::batch::Limits;
 use auditlake::dedupe::memory::MemoryClaims;
+use auditlake::dedupe::{Claim, ClaimError, Claims, Verdict};
 use auditlake::encode::{Compression, Format, Layout, PartitionKey};
 use auditlake::lease::memory::MemoryLeases;
-use auditlake::lease::{LeaseError, LeaseRow, LeaseStore, WorkerId};
+use auditlake::lease::{LeaseError, LeaseRow, LeaseStore, Listing, WorkerId};
 use auditlake::ops::clock::{Clock as _, PausedClock};
 use auditlake::ops::retry::RetryPolicy;
 use auditlake::record::{IdentityKey, Rules};
 use auditlake::source::memory::MemorySource;
 use auditlake::source::{InitialPosition, ShardId, Source, SourceKind};
+use auditlake::verify::rebuild::{RebuildError, lease_rows};
 use auditlake::verify::{ObjectRows, Options, Report, verify};
 use auditlake::worker::{Settings, Shutdown, Summary, Totals, Worker};
 use bytes::Bytes;
@@ -45,6 +47,10 @@ pub(crate) struct Faults {
     pub(crate) reads: AtomicU64,
     /// The lease table can't be reached, for as long as it is set.
     pub(crate) leases_away: AtomicBool,
+    /// The lease table is gone.
+    pub(crate) no_lease_table: AtomicBool,
+    /// The row of this shard can't be read.
+    pub(crate) damaged_row: Mutex<Option<ShardId>>,
     /// It gives no answers at all.
     pub(crate) leases_mute: AtomicBool,
     /// The archive lists nothing: it gives no answer.
@@ -55,6 +61,9 @@ pub(crate) struct Faults {
     pub(crate) failing_scans: AtomicU64,
     /// The next batch that is prepared is, and nobody is ever told.
     pub(crate) mute_prepare: AtomicBool,
+    /// The flush of the claims of this number (from 1) finds that others count, and every one behind it.
+    pub(crate) claims_lost_at: AtomicU64,
+    pub(crate) flushes: AtomicU64,
     /// The next lease that is given up is taken at once by another worker, and who gave it up hears nothing of it.
     pub(crate) steal_released: AtomicBool,
 }
@@ -65,9 +74,17 @@ fn is_lost(left: &AtomicU64) -> bool {
 }
 
 impl Faults {
+    fn damaged(&self, shard: &ShardId) -> Option<LeaseError> {
+        let is_damaged = self.damaged_row.lock().unwrap().as_ref() == Some(shard);
+        is_damaged.then(|| LeaseError::Damaged { shard: shard.clone(), reason: "it was edited".into() })
+    }
+
     async fn reach_leases(&self) -> Result<(), LeaseError> {
         if self.leases_mute.load(Ordering::SeqCst) {
             std::future::pending::<()>().await;
+        }
+        if self.no_lease_table.load(Ordering::SeqCst) {
+            return Err(LeaseError::Lost { reason: "there is no table".into() });
         }
         let away = self.leases_away.load(Ordering::SeqCst);
         if away { Err(LeaseError::Unavailable { reason: "it is away".into() }) } else { Ok(()) }
@@ -111,19 +128,26 @@ struct FaultyLeases(Arc<MemoryLeases>, Arc<Faults>);
 
 #[async_trait]
 impl LeaseStore for FaultyLeases {
-    async fn list(&self) -> Result<Vec<LeaseRow>, LeaseError> {
+    async fn look(&self) -> Result<Listing, LeaseError> {
         self.1.reach_leases().await?;
         self.1.scans.fetch_add(1, Ordering::SeqCst);
         let fails = |left: u64| left.checked_sub(1);
         if self.1.failing_scans.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fails).is_ok() {
             return Err(LeaseError::Unavailable { reason: "the scan failed".into() });
         }
-        self.0.list().await
+        let Listing { rows, mut damaged } = self.0.look().await?;
+        let (rows, unreadable): (Vec<_>, Vec<_>) =
+            rows.into_iter().partition(|row| self.1.damaged(&row.shard).is_none());
+        damaged.extend(unreadable.iter().filter_map(|row| self.1.damaged(&row.shard)));
+        Ok(Listing { rows, damaged })
     }
 
     async fn get(&self, shard: &ShardId) -> Result<Option<LeaseRow>, LeaseError> {
         self.1.reach_leases().await?;
         self.1.reads.fetch_add(1, Ordering::SeqCst);
+        if let Some(damaged) = self.1.damaged(shard) {
+            return Err(damaged);
+        }
         self.0.get(shard).await
     }
 
@@ -166,6 +190,25 @@ impl LeaseStore for FaultyLeases {
     }
 }
 
+struct FaultyClaims(Arc<MemoryClaims>, Arc<Faults>);
+
+#[async_trait]
+impl Claims for FaultyClaims {
+    async fn claim(&self, shard: &ShardId, claims: &[Claim<'_>], now: Timestamp) -> Result<Vec<Verdict>, ClaimError> {
+        self.0.claim(shard, claims, now).await
+    }
+
+    async fn flush(&self) -> Result<(), ClaimError> {
+        let flush = 1 + self.1.flushes.fetch_add(1, Ordering::SeqCst);
+        let lost_at = self.1.claims_lost_at.load(Ordering::SeqCst);
+        if lost_at > 0 && flush >= lost_at {
+            Err(ClaimError::Lost("others count".into()))
+        } else {
+            self.0.flush().await
+        }
+    }
+}
+
 /// Everything that outlives a worker.
 pub(crate) struct World {
     pub(crate) source: MemorySource,
@@ -205,7 +248,7 @@ impl World {
     pub(crate) fn worker_with(&self, faults: &Arc<Faults>, shutdown: &Shutdown, settings: Settings) -> Worker {
         let ports = Ports {
             source: Arc::new(self.source.clone()),
-            claims: self.claims.clone(),
+            claims: Arc::new(FaultyClaims(self.claims.clone(), faults.clone())),
             archive: Arc::new(FaultyArchive(self.archive.clone(), faults.clone())),
             leases: Arc::new(FaultyLeases(self.leases.clone(), faults.clone())),
             clock: self.clock.clone(),
@@ -265,12 +308,24 @@ impl World {
         found
     }
 
+    /// How many records of a shard are archived, as its manifests tell.
+    pub(crate) async fn archived_in(&self, shard: &str) -> u64 {
+        let manifests = self.manifests().await;
+        manifests.iter().filter(|found| found.shard.as_str() == shard).map(|found| found.counts.archived).sum()
+    }
+
     pub(crate) async fn manifests(&self) -> Vec<Manifest> {
         let mut manifests = Vec::new();
         for key in self.keys("_manifests/").await {
             manifests.push(serde_json::from_slice(&self.archive.get(&key).await.unwrap().unwrap()).unwrap());
         }
         manifests
+    }
+
+    /// The rows that `rebuild-state` makes.
+    pub(crate) async fn rows_from_the_archive(&self) -> Result<Vec<LeaseRow>, RebuildError> {
+        let (layout, window) = (&self.settings.layout, self.settings.limits.window);
+        lease_rows(self.archive.as_ref(), ARCHIVE_ID, layout, window).await
     }
 
     pub(crate) async fn proof(&self) -> Report {

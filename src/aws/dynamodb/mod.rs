@@ -36,8 +36,13 @@ pub enum Fault {
         /// The service asks for fewer calls.
         throttled: bool,
     },
-    /// A human is needed: a table that is not there, a permission, a request that the service does not understand.
+    /// A human is needed: a permission, a request that the service does not understand.
     Refused {
+        /// What happened, and what can be done.
+        reason: String,
+    },
+    /// The table is not there.
+    NoTable {
         /// What happened, and what can be done.
         reason: String,
     },
@@ -55,19 +60,24 @@ where
     if may_pass(error) {
         return Fault::Unavailable { reason: explain(error), throttled: is_throttling(code) };
     }
-    Fault::Refused { reason: refusal(table, operation, code, &explain(error)) }
+    let reason = refusal(table, operation, code, &explain(error));
+    if is_no_table(code) { Fault::NoTable { reason } } else { Fault::Refused { reason } }
+}
+
+/// Whether the code says that the table is not there.
+pub fn is_no_table(code: Option<&str>) -> bool {
+    code.is_some_and(|code| code.starts_with("ResourceNotFound"))
 }
 
 /// The words for what won't pass by itself: the table, the permission, and what can be done.
 pub fn refusal(table: &str, operation: &str, code: Option<&str>, explained: &str) -> String {
-    let code = code.unwrap_or_default();
-    if code.starts_with("ResourceNotFound") {
+    if is_no_table(code) {
         return format!(
-            "the table {table} is not there: if it was removed, stop all workers and start them again, and it is made \
-             anew from the archive; if it never was, look at the region, the endpoint and state.dynamodb.table_prefix \
-             ({explained})"
+            "the table {table} is not there: if it was removed, a worker that starts makes it anew from the archive; if it \
+             never was, look at the region, the endpoint and state.dynamodb.table_prefix ({explained})"
         );
     }
+    let code = code.unwrap_or_default();
     if code.starts_with("AccessDenied") {
         return format!("not allowed: grant dynamodb:{operation} on the table {table} ({explained})");
     }
@@ -81,7 +91,7 @@ mod tests {
     #[test]
     fn a_refusal_names_the_table_the_permission_and_the_way_out() {
         let gone = refusal("t-leases", "PutItem", Some("ResourceNotFoundException"), "no such table");
-        assert!(gone.contains("t-leases is not there") && gone.contains("start them again"), "{gone}");
+        assert!(gone.contains("t-leases is not there") && gone.contains("makes it anew"), "{gone}");
         let denied = refusal("t-claims", "PartiQLInsert", Some("AccessDenied"), "no");
         assert!(denied.contains("grant dynamodb:PartiQLInsert on the table t-claims"), "{denied}");
         let other = refusal("t-claims", "Scan", None, "what?");

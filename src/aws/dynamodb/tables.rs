@@ -78,7 +78,7 @@ impl TableError {
     {
         match fault(name, operation, error) {
             Fault::Unavailable { reason, .. } => Self::Unavailable(reason),
-            Fault::Refused { reason } => Self::Refused(reason),
+            Fault::Refused { reason } | Fault::NoTable { reason } => Self::Refused(reason),
             Fault::Condition => Self::Refused(format!("{operation} on the table {name} failed a condition")),
         }
     }

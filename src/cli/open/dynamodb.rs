@@ -30,6 +30,14 @@ pub(in crate::cli) struct DynamoState {
     clock: Arc<dyn Clock>,
 }
 
+/// Claims that were made anew and do not count yet.
+pub(in crate::cli) struct NewClaims {
+    /// The marker of those that do.
+    standing: Marker,
+    anew: Marker,
+    done: rebuild::Progress,
+}
+
 /// The names of the tables.
 #[derive(Clone, Debug)]
 pub(super) struct Names {
@@ -111,17 +119,22 @@ impl DynamoState {
         Ok(DynamoClaims::open(self.claims.clone(), &marker, self.window, self.clock.clone()))
     }
 
-    /// Makes the claims anew from the archive, beside the old ones, whose place they take when they are complete.
+    /// Makes the claims anew from the archive, beside the old ones, which count until these are adopted.
     pub(in crate::cli) async fn remake_claims(
         &self,
         archive: &dyn ArchiveStore,
         archive_id: Uuid,
-    ) -> Result<rebuild::Progress, Failure> {
+    ) -> Result<NewClaims, Failure> {
         let standing = self.bind(archive_id).await?;
         let anew = Marker::begun(archive_id, random_bytes());
         let done = self.make(&anew, archive).await?;
-        self.complete(&anew, Some(&standing)).await?;
-        Ok(done)
+        Ok(NewClaims { standing, anew, done })
+    }
+
+    /// Lets claims that were made anew count in the place of the old ones.
+    pub(in crate::cli) async fn adopt_claims(&self, claims: NewClaims) -> Result<rebuild::Progress, Failure> {
+        self.complete(&claims.anew, Some(&claims.standing)).await?;
+        Ok(claims.done)
     }
 
     /// Lets everything in the archive claim.

@@ -110,6 +110,7 @@ impl ClaimsTable {
         match fault(&self.name, operation, error) {
             Fault::Unavailable { reason, .. } => ClaimError::Unavailable(reason),
             Fault::Refused { reason } => ClaimError::Refused(reason),
+            Fault::NoTable { reason } => ClaimError::Lost(reason),
             Fault::Condition => {
                 ClaimError::Refused(format!("{operation} on the table {} failed a condition", self.name))
             }

@@ -143,9 +143,9 @@ impl Claims for DynamoClaims {
         }
         match self.table.marker().await? {
             Some(marker) if marker.generation == self.generation => Ok(()),
-            _ => Err(ClaimError::Refused(format!(
-                "the claims in the table {} were removed or made anew while this worker counted by them: stop all workers \
-                 and start them again; what has not been committed is read again",
+            _ => Err(ClaimError::Lost(format!(
+                "those in the table {} were removed or made anew while this worker counted by them; what has not been \
+                 committed is read again by whoever starts anew",
                 self.table.name
             ))),
         }

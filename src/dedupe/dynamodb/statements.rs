@@ -11,7 +11,7 @@ use super::call::{Done, Write};
 use super::item::{Item, blob, from_attributes};
 use super::marker::{ClaimsTable, KEY};
 use super::pace::Gate;
-use crate::aws::dynamodb::{Fault, fault, refusal};
+use crate::aws::dynamodb::{Fault, fault, is_no_table, refusal};
 use crate::dedupe::ClaimError;
 
 /// The most statements of one call.
@@ -130,12 +130,11 @@ impl ClaimsTable {
                 | Code::InternalServerError
                 | Code::TransactionConflict,
             ) => Ok(Err(explained())),
-            _ => Err(ClaimError::Refused(refusal(
-                &self.name,
-                "PartiQLInsert (and PartiQLUpdate)",
-                Some(code),
-                &explained(),
-            ))),
+            _ => {
+                let reason = refusal(&self.name, "PartiQLInsert (and PartiQLUpdate)", Some(code), &explained());
+                let lost = is_no_table(Some(code));
+                Err(if lost { ClaimError::Lost(reason) } else { ClaimError::Refused(reason) })
+            }
         }
     }
 

@@ -15,13 +15,14 @@
 //! | `auditlake_shard` S | ours | the shard's name |
 //! | `auditlake_checkpoint` S | ours | the checkpoint with its digest, as JSON |
 //! | `auditlake_parents` L, `auditlake_children` L | ours | the same shards as in the sets, in order |
-//! | `auditlake_batch_seq` N, `auditlake_chain_head` S, `auditlake_caught_up` BOOL, `auditlake_read_through` S, `auditlake_wanted_by` S, `auditlake_taken_at` S, `auditlake_origin` S, `auditlake_remade_at` N | ours | the row's fields of these names |
+//! | `auditlake_batch_seq` N, `auditlake_chain_head` S, `auditlake_caught_up` BOOL, `auditlake_read_through` S, `auditlake_wanted_by` S, `auditlake_taken_at` S, `auditlake_failover` N (milliseconds), `auditlake_origin` S, `auditlake_remade_at` N, `auditlake_left_over` S (JSON) | ours | the row's fields of these names |
 //!
 //! What stands twice, for those who know the Kinesis Client Library and exactly, must agree: a checkpoint that somebody
 //! edited in one place is found out.
 
 use std::collections::HashMap;
 use std::str::FromStr;
+use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use jiff::Timestamp;
@@ -93,9 +94,11 @@ pub(super) fn to_item(row: &LeaseRow, archive: Uuid) -> Item {
     put("auditlake_caught_up", Some(AttributeValue::Bool(row.caught_up)));
     put("auditlake_read_through", row.read_through.as_ref().map(text));
     put("auditlake_wanted_by", row.wanted_by.as_ref().map(text));
+    put("auditlake_failover", row.failover.map(|failover| number(failover.as_millis() as u64)));
     put("auditlake_taken_at", row.taken_at.as_ref().map(text));
     put("auditlake_origin", row.origin.as_ref().map(text));
     put("auditlake_remade_at", row.remade_at.map(number));
+    put("auditlake_left_over", row.left_over.as_ref().map(json));
     item
 }
 
@@ -182,12 +185,14 @@ impl<'a> Fields<'a> {
             caught_up: self.truth("auditlake_caught_up")?,
             read_through: self.parsed::<Timestamp>("auditlake_read_through")?,
             wanted_by: self.text("auditlake_wanted_by")?.map(WorkerId::new),
+            failover: self.number("auditlake_failover")?.map(Duration::from_millis),
             taken_at: self.parsed::<Timestamp>("auditlake_taken_at")?,
             switches: self.number("ownerSwitchesSinceCheckpoint")?.unwrap_or_default(),
             children: self.shards("auditlake_children")?,
             hash_range,
             origin: self.text("auditlake_origin")?.map(SmolStr::new),
             remade_at: self.number("auditlake_remade_at")?,
+            left_over: self.json("auditlake_left_over")?,
         })
     }
 

@@ -67,7 +67,7 @@ impl Snapshot {
             let scan = client.scan().table_name(table).consistent_read(true).set_exclusive_start_key(after);
             let page = scan.send().await.map_err(|error| match fault(table, "Scan", &error) {
                 Fault::Unavailable { reason, .. } => LeaseError::Unavailable { reason },
-                Fault::Refused { reason } => LeaseError::Refused { reason },
+                Fault::Refused { reason } | Fault::NoTable { reason } => LeaseError::Refused { reason },
                 Fault::Condition => LeaseError::Refused { reason: "a scan has no condition".to_owned() },
             })?;
             for item in page.items() {

@@ -17,7 +17,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use uuid::Uuid;
 
 use self::item::{ARCHIVE, COUNTER, Item, KEY, Unfit, from_item, key, to_item};
-use super::{LeaseError, LeaseRow, LeaseStore};
+use super::{LeaseError, LeaseRow, LeaseStore, Listing};
 use crate::aws::dynamodb::{Fault, TableSpec, fault};
 use crate::source::ShardId;
 
@@ -72,6 +72,7 @@ impl DynamoLeases {
             Fault::Condition => LeaseError::Conflict { shard: shard.clone() },
             Fault::Unavailable { reason, .. } => LeaseError::Unavailable { reason },
             Fault::Refused { reason } => LeaseError::Refused { reason },
+            Fault::NoTable { reason } => LeaseError::Lost { reason },
         }
     }
 
@@ -94,22 +95,26 @@ fn stored_condition() -> String {
 
 #[async_trait]
 impl LeaseStore for DynamoLeases {
-    async fn list(&self) -> Result<Vec<LeaseRow>, LeaseError> {
-        let mut rows = Vec::new();
+    async fn look(&self) -> Result<Listing, LeaseError> {
+        let mut listing = Listing::default();
         let mut after = None;
         loop {
             let scan = self.client.scan().table_name(&self.table).set_exclusive_start_key(after);
             let page = scan.send().await.map_err(|error| self.failure("Scan", &ShardId::new("*"), &error))?;
             for item in page.items() {
-                rows.push(self.row(item)?);
+                match self.row(item) {
+                    Ok(row) => listing.rows.push(row),
+                    Err(damaged @ LeaseError::Damaged { .. }) => listing.damaged.push(damaged),
+                    Err(error) => return Err(error),
+                }
             }
             after = page.last_evaluated_key.filter(|key| !key.is_empty());
             if after.is_none() {
                 break;
             }
         }
-        rows.sort_by(|a, b| a.shard.cmp(&b.shard));
-        Ok(rows)
+        listing.rows.sort_by(|a, b| a.shard.cmp(&b.shard));
+        Ok(listing)
     }
 
     async fn get(&self, shard: &ShardId) -> Result<Option<LeaseRow>, LeaseError> {

@@ -58,12 +58,6 @@ impl Cloud {
         self.wait(create_stream(&self.kinesis, &self.stream, shards));
     }
 
-    /// Removes an object.
-    pub fn delete_object(&self, key: &str) {
-        let delete = self.s3.delete_object().bucket(&self.bucket).key(format!("{PREFIX}/{key}"));
-        self.wait(delete.send()).unwrap();
-    }
-
     /// All manifests, in the order of shards and batches.
     pub fn manifests(&self) -> Vec<Value> {
         let root = self.download();

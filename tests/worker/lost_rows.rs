@@ -1,0 +1,225 @@
+//! Lease rows and claims that are lost, or can't be read, under the hands of those who work by them.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use auditlake::dedupe::memory::MemoryClaims;
+use auditlake::encode::{Compression, PartitionKey};
+use auditlake::lease::LeaseStore as _;
+use auditlake::source::ShardId;
+use auditlake::verify::rebuild;
+use auditlake::worker::WorkerError;
+use serde_json::json;
+
+use super::assert_each_once;
+use super::fleet::{put_everywhere, shared_world, start};
+use super::world::{ARCHIVE_ID, World, record, record_at};
+
+/// Longer than a lease lasts, and than a row that was made anew is left alone.
+const LONG: Duration = Duration::from_mins(1);
+
+const YESTERDAY: &str = "2026-11-20T23:59:59Z";
+const TODAY: &str = "2026-11-21T09:31:00Z";
+
+/// A worker dies in the middle of the commit of a batch of both days, when it can't put what begins with `missing`; then
+/// every row is gone.
+async fn robbed_in_the_middle_of_a_commit(world: &World, missing: &str) {
+    for id in 0..10 {
+        world.put("s", &record_at(format!("y{id}"), YESTERDAY));
+        world.put("s", &record_at(format!("t{id}"), TODAY));
+    }
+    world.put("s", &json!("rejected"));
+    let a = start(world, "a");
+    *a.faults.refuse_puts.lock().unwrap() = Some(missing.into());
+    world.sleep(Duration::from_mins(31)).await;
+    assert!(world.row("s").await.pending.is_some(), "it is in the middle of it");
+    a.kill().await;
+    world.leases.lose_all();
+}
+
+/// Another worker goes on, and with more than the first one had.
+async fn goes_on(world: &World, records: usize) {
+    for id in 0..10 {
+        world.put("s", &record_at(format!("more{id}"), TODAY));
+    }
+    let b = start(world, "b");
+    world.sleep(LONG).await;
+    let summary = b.stop().await;
+    assert!(summary.failures.is_empty(), "{summary:?}");
+    assert_each_once_of_a_lost_row(world, records).await;
+}
+
+/// That the tail is not proved is what a row that was made anew is known by.
+async fn assert_each_once_of_a_lost_row(world: &World, records: usize) {
+    let archived = world.archived().await;
+    assert!(archived.values().all(|&times| times == 1), "{archived:?}");
+    assert_eq!(archived.len(), records);
+    let report = world.proof().await;
+    assert!(report.is_intact() && !report.tail_proved, "{report:#?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn objects_of_a_batch_whose_row_was_lost_are_taken_up_by_the_next() {
+    for missing in ["_manifests/", "events/dt=2026-11-21", "rejected/"] {
+        let world = shared_world().await;
+        robbed_in_the_middle_of_a_commit(&world, missing).await;
+        assert!(world.manifests().await.is_empty());
+        goes_on(&world, 30).await;
+        assert_eq!(world.keys("rejected/").await.len(), 1, "without {missing}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_behind_a_batch_that_is_committed() {
+    let world = shared_world().await;
+    put_everywhere(&world, 1, 0..10);
+    world.put("s", &record("first"));
+    world.catch_up().await;
+    robbed_in_the_middle_of_a_commit(&world, "_manifests/").await;
+    goes_on(&world, 41).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_stands_is_taken_up_in_the_layout_it_was_put_in() {
+    let mut world = shared_world().await;
+    robbed_in_the_middle_of_a_commit(&world, "_manifests/").await;
+    world.settings.layout.compression = Compression::Gzip;
+    world.settings.layout.partition_by = vec![PartitionKey::Dt, PartitionKey::Hour];
+    let b = start(&world, "b");
+    world.sleep(LONG).await;
+    assert!(b.stop().await.failures.is_empty());
+    assert_each_once_of_a_lost_row(&world, 20).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_stands_and_is_not_of_the_shards_stops_it_and_no_other() {
+    let world = shared_world().await;
+    robbed_in_the_middle_of_a_commit(&world, "rejected/").await;
+    let key = world.keys("events/").await.remove(0);
+    world.archive.overwrite(&key, "{}");
+    world.put("other", &record("other"));
+    let b = start(&world, "b");
+    world.sleep(LONG).await;
+    b.stop().await;
+    assert!(world.leases.get(&ShardId::new("s")).await.unwrap().is_none(), "nothing says where it goes on");
+    assert_eq!(world.archived_in("other").await, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_source_no_longer_has_stops_the_shard_and_says_which_objects_stand() {
+    let world = shared_world().await;
+    robbed_in_the_middle_of_a_commit(&world, "_manifests/").await;
+    world.source.trim(&ShardId::new("s"), 21);
+    let mut worker = world.settings.clone();
+    worker.failover = Duration::from_secs(1);
+    let shards = auditlake::source::Source::shards(&world.source).await.unwrap();
+    let summary = world.worker_with(&world.faults, &world.shutdown, worker).catch_up(shards).await.unwrap();
+    let [failure] = &summary.failures[..] else { panic!("{summary:?}") };
+    assert!(failure.error.to_string().contains("whose names have s-00000000 in them"), "{failure}");
+}
+
+/// The claims are lost as well: those of the records that stand are made anew from the objects, under way or not.
+#[tokio::test(start_paused = true)]
+async fn records_of_a_batch_under_way_are_known_to_claims_that_were_made_anew() {
+    let mut world = shared_world().await;
+    robbed_in_the_middle_of_a_commit(&world, "_manifests/").await;
+    world.claims = Arc::new(MemoryClaims::new());
+    let (archive, mut quietly) = (world.archive.as_ref(), |_| ());
+    let done = rebuild::claims(archive, ARCHIVE_ID, world.claims.as_ref(), world.now(), &mut quietly).await.unwrap();
+    assert_eq!(done.records, 20);
+    for id in 0..10 {
+        world.put("a", &record_at(format!("y{id}"), YESTERDAY));
+    }
+    goes_on(&world, 30).await;
+    assert_eq!(world.archived_in("a").await, 0, "copies");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_row_that_was_made_anew_is_left_alone_for_as_long_as_a_lease_lasts() {
+    let world = shared_world().await;
+    put_everywhere(&world, 2, 0..20);
+    let a = start(&world, "a");
+    world.sleep(LONG).await;
+    a.shutdown.graceful.cancel();
+    world.sleep(LONG).await;
+    world.leases.lose_all();
+    let b = start(&world, "b");
+    world.sleep(Duration::from_secs(9)).await;
+    assert!(world.leases.list().await.unwrap().iter().all(|row| row.owner.is_none()), "somebody may still be at work");
+    world.sleep(LONG).await;
+    assert!(world.leases.list().await.unwrap().iter().all(|row| row.owner.is_some()));
+    b.stop().await;
+}
+
+/// No row that is made anew has the counter that somebody remembers.
+#[tokio::test(start_paused = true)]
+async fn who_slept_while_its_row_was_lost_changes_nothing_of_the_new_one() {
+    let world = shared_world().await;
+    put_everywhere(&world, 1, 0..20);
+    let a = start(&world, "a");
+    world.sleep(LONG).await;
+    let remembered = world.row("s0").await;
+    a.kill().await;
+    for _ in 0..20 {
+        world.leases.lose_all();
+        let b = start(&world, "b");
+        world.sleep(LONG).await;
+        let standing = world.row("s0").await;
+        assert!(standing.counter.abs_diff(remembered.counter) > 100, "{standing:?}");
+        b.kill().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_its_lease_table_a_worker_ends_with_an_error_that_says_so() {
+    let world = shared_world().await;
+    put_everywhere(&world, 2, 0..20);
+    let a = start(&world, "a");
+    world.sleep(LONG).await;
+    a.faults.no_lease_table.store(true, Ordering::SeqCst);
+    world.sleep(LONG).await;
+    assert!(a.task.is_finished(), "it goes on without");
+    let error = a.task.await.unwrap().unwrap_err();
+    assert!(matches!(&error, WorkerError::StateLost(reason) if reason.contains("no table")), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_counts_by_claims_that_count_no_more_ends_and_commits_nothing() {
+    // Found out before the lease is taken, before the batch is prepared, and when all of it but the commit is done.
+    for flush in [1, 2, 3] {
+        let world = shared_world().await;
+        put_everywhere(&world, 1, 0..20);
+        let a = start(&world, "a");
+        a.faults.claims_lost_at.store(flush, Ordering::SeqCst);
+        world.sleep(Duration::from_mins(31)).await;
+        let error = a.task.await.unwrap().unwrap_err();
+        assert!(matches!(&error, WorkerError::StateLost(reason) if reason.contains("others count")), "{error}");
+        let row = world.row("s0").await;
+        assert_eq!((row.batch_seq, row.pending.is_some(), row.owner), (0, flush == 3, None));
+        let b = start(&world, "b");
+        world.sleep(Duration::from_mins(31)).await;
+        b.stop().await;
+        assert_each_once(&world, 20).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_row_that_can_not_be_read_holds_up_no_other_shard() {
+    let world = shared_world().await;
+    put_everywhere(&world, 3, 0..30);
+    let a = start(&world, "a");
+    world.sleep(LONG).await;
+    a.stop().await;
+    let before = world.row("s1").await;
+    put_everywhere(&world, 3, 30..60);
+    let b = start(&world, "b");
+    *b.faults.damaged_row.lock().unwrap() = Some(ShardId::new("s1"));
+    world.sleep(Duration::from_mins(31)).await;
+    assert_eq!(world.row("s1").await, before, "it is left as it is");
+    assert_eq!(world.archived().await.len(), 50);
+    *b.faults.damaged_row.lock().unwrap() = None;
+    world.sleep(Duration::from_mins(31)).await;
+    b.stop().await;
+    assert_each_once(&world, 60).await;
+}
