@@ -9,7 +9,7 @@ use aws_sdk_dynamodb::types::{
 use serde_json::Value;
 
 use super::archived::read_json;
-use super::aws::{Cloud, PREFIX, Worker};
+use super::aws::{Cloud, Worker};
 use super::feed::Feed;
 use super::process::wait_until;
 
