@@ -78,6 +78,10 @@ deny: ## licenses, sources and advisories of the dependencies, if cargo-deny is 
 		echo "NOT CHECKED: licenses, sources and advisories; 'cargo install cargo-deny' to check them" >&2; \
 	fi
 
+.PHONY: docs
+docs: ## writes the pages of docs/ that come from the code
+	AUDITLAKE_WRITE_DOCS=1 cargo test --test docs
+
 .PHONY: examples
 examples: ## makes examples/audit and examples/expected.json anew
 	$(PYTHON) examples/make_audit.py

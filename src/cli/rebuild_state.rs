@@ -8,10 +8,11 @@ use anyhow::anyhow;
 use serde::Serialize;
 
 use super::open::{State, claim_options, read_archive, remake_claims};
-use super::{Failure, Reporting, block_on, output};
+use super::{Failure, Reporting, block_on};
 use crate::config::Config;
 use crate::lease::{LeaseRow, LeaseStore, first_counter};
 use crate::ops::clock::{Clock, SystemClock};
+use crate::ops::words::thousands;
 use crate::verify::rebuild;
 
 #[derive(Serialize)]
@@ -106,7 +107,7 @@ async fn replace_rows(leases: &dyn LeaseStore, standing: &[LeaseRow], rows: &[Le
 impl Rebuilt {
     fn render(&self) -> String {
         let [shards, objects, claims, unclaimable] =
-            [self.shards, self.objects, self.claims, self.unclaimable].map(output::thousands);
+            [self.shards, self.objects, self.claims, self.unclaimable].map(thousands);
         format!(
             "state made anew: {shards} shards, {claims} claims from {objects} objects, {unclaimable} records that could \
              not claim"

@@ -15,8 +15,9 @@ use crate::archive::identity::ArchiveIdentity;
 use crate::batch::Limits;
 use crate::config::{Config, SourceChoice};
 use crate::lease::WorkerId;
-use crate::ops::clock::{Clock, SystemClock};
+use crate::ops::clock::Clock;
 use crate::ops::identity::random_bytes;
+use crate::ops::memory::MemoryBudget;
 use crate::ops::retry::RetryPolicy;
 use crate::record::IdentityKey;
 use crate::worker::Settings;
@@ -41,23 +42,27 @@ fn require_region(region: Option<&aws_config::Region>, section: &str, whose: &st
 pub(super) struct Opened {
     pub(super) ports: Ports,
     pub(super) archive: ArchiveIdentity,
+    /// Where the archive is, as people and query engines write it.
+    pub(super) location: String,
+    /// What bounds the records that are read ahead.
+    pub(super) pages: Arc<MemoryBudget>,
     _state: State,
 }
 
 /// Opens source, state and archive, in this order of complaints, and binds the state to the archive.
-pub(super) async fn open(config: &Config) -> Result<Opened, Failure> {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
-    let source = open_source(config, clock.clone(), pages(config)).await?;
+pub(super) async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Opened, Failure> {
+    let pages = pages(config);
+    let source = open_source(config, clock.clone(), pages.clone()).await?;
     let state = State::open(config, clock.clone()).await?;
     let archive = open_archive(config, clock.clone()).await?;
     let identity = archive_identity(&archive, &state, clock.as_ref()).await?;
-    let archive = archive.store;
+    let (archive, location) = (archive.store, archive.place.location);
     let archive_id = identity.archive_id;
     state.bind(archive_id).await?;
     let claims = state.claims(config, archive.as_ref(), archive_id, clock.now()).await?;
     let leases = state.leases(archive_id)?;
     let ports = Ports { source, claims, archive, leases, clock };
-    Ok(Opened { ports, archive: identity, _state: state })
+    Ok(Opened { ports, archive: identity, location, pages, _state: state })
 }
 
 /// The settings of a worker under this configuration.
