@@ -1,6 +1,6 @@
 //! `run`: the daemon.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +30,7 @@ pub(super) fn run(config: &ConfigFile) -> Result<ExitCode, Failure> {
         let mut signals = Signals::catch()?;
         let (clock, totals) = (Arc::new(SystemClock::start()), Arc::new(Totals::default()));
         let admin = Admin::new(clock.clone(), totals.clone());
-        serve(&admin, &config.metrics)?;
+        let address = serve(&admin, &config.metrics)?;
         let opened = tokio::select! {
             opened = open(&config, clock) => opened?,
             // Nothing is held yet; what was being made of the archive is made again next time.
@@ -40,6 +40,9 @@ pub(super) fn run(config: &ConfigFile) -> Result<ExitCode, Failure> {
         let settings = settings(&config, &opened.archive, RetryPolicy { give_up_after: None });
         let (worker, archive_id) = (&settings.worker, opened.archive.archive_id);
         tracing::info!(version = env!("CARGO_PKG_VERSION"), %worker, %archive_id, "started");
+        if let Some(address) = address {
+            tracing::info!(%address, "serving /metrics, /livez, /readyz and a page");
+        }
         admin.opened(Known {
             worker: worker.to_string(),
             archive_id: archive_id.to_string(),
@@ -69,18 +72,17 @@ pub(super) fn run(config: &ConfigFile) -> Result<ExitCode, Failure> {
 
 /// Serves metrics, health and the page. An address that was asked for must be free; where the default one is another
 /// worker's, this one works without.
-fn serve(admin: &Arc<Admin>, config: &MetricsConfig) -> Result<(), Failure> {
-    let Some(address) = config.address() else { return Ok(()) };
+fn serve(admin: &Arc<Admin>, config: &MetricsConfig) -> Result<Option<SocketAddr>, Failure> {
+    let Some(address) = config.address() else { return Ok(None) };
     match TcpListener::bind(address) {
         Ok(listener) => {
             let address = listener.local_addr()?;
             admin.clone().serve(listener)?;
-            tracing::info!(%address, "serving /metrics, /livez, /readyz and a page");
-            Ok(())
+            Ok(Some(address))
         }
         Err(error) if config.is_default() => {
             tracing::warn!(address, %error, "nothing is served: set metrics.listen to another address, or to off");
-            Ok(())
+            Ok(None)
         }
         Err(error) => Err(Failure::configuration(anyhow!("metrics.listen: {address}: {error}"))),
     }
@@ -91,7 +93,7 @@ async fn follow_verifications(admin: &Admin, ports: &Ports, archive_id: Uuid) {
     loop {
         match Recorded::newest(ports.archive.as_ref(), archive_id).await {
             Ok(newest) => {
-                admin.verified(newest.map(|newest| Verified { at: newest.began, findings: newest.findings_total }))
+                admin.verified(newest.map(|newest| Verified { at: newest.began, findings: newest.findings_total }));
             }
             Err(error) => tracing::debug!(%error, "recorded verifications can't be looked for"),
         }

@@ -82,12 +82,12 @@ mod tests {
     #[test]
     fn a_loop_that_does_not_turn_is_stuck() {
         let mut shown = working();
-        assert!(stuck(&shown, Duration::from_secs(300), false).is_empty());
+        assert!(stuck(&shown, Duration::from_mins(5), false).is_empty());
         assert_eq!(
             stuck(&shown, Duration::from_secs(301), false),
             ["the loop that looks after shards has not moved for 5m"]
         );
-        shown.turned_at = Some(Duration::from_secs(300));
+        shown.turned_at = Some(Duration::from_mins(5));
         assert_eq!(stuck(&shown, Duration::from_secs(302), false), ["the shard a has not moved for 5m"]);
         assert!(stuck(&shown, Duration::from_secs(302), true).is_empty(), "reading waits for memory");
         shown.held.insert(ShardId::new("a"), held(None));

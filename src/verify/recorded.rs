@@ -42,6 +42,7 @@ impl Recorded {
     }
 
     /// Puts it into the archive; its key. One that stands there already, begun in the same second, is left as it is.
+    #[allow(clippy::missing_panics_doc)] // it cannot
     pub async fn put(&self, archive: &dyn ArchiveStore) -> Result<String, ArchiveError> {
         let key = verification_key(self.began);
         let bytes = serde_json::to_vec_pretty(self).expect("a record of plain values can be written");

@@ -9,6 +9,7 @@
 //! | `fleet_faults`, `fleet_late`, `fleet_crash` | services that fail, writes that come too late, deaths at every step |
 //! | `fleet_reads` | what is read of a stream, and what is refused |
 //! | `full_disk`, `daemon`, `memory` | a disk that runs full, a process that is to stop, what it takes |
+//! | `check` | what is tried before anything depends on it |
 //! | `admin` | what a running worker answers over HTTP |
 //! | `s3`, `dynamodb` | the archive in a bucket, the state in tables |
 //! | `bad_input`, `damage` | what is said about wrong input and about damage |
@@ -22,6 +23,7 @@ mod support;
 
 mod admin;
 mod bad_input;
+mod check;
 mod commands;
 mod crash;
 mod daemon;

@@ -24,7 +24,8 @@ use crate::worker::Settings;
 
 use source::READ_AHEAD;
 
-pub(super) use archive::{archive_identity, find_archive, open_archive, read_archive};
+pub(super) use archive::{OpenArchive, archive_identity, find_archive, open_archive, read_archive};
+pub(super) use dynamodb::Names;
 pub(super) use source::{Lag, OpenSource, open_source, pages};
 pub(super) use state::{State, claim_options, look_at_leases, remake_claims};
 
