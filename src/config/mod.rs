@@ -86,7 +86,7 @@ impl Default for SourceConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct FileConfig {
-    /// A file, or a directory that is read with all below it. Required.
+    /// A file, or a directory that is read with all below it; names that begin with a dot are passed over. Required.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
     /// How often `run` looks for appended lines and new files.
