@@ -53,6 +53,13 @@ PROMTOOL := .tools/promtool
 test-deploy: build deploy-tools ## the files under deploy/, and what docs/ say of them, by the tools of those who read them
 	cd tests/deploy && $(abspath $(DEPLOY_VENV))/bin/python -m unittest
 
+.PHONY: deploy-files
+deploy-files: ## makes anew what stands under deploy/ twice
+	{ printf '%s\n' '# deploy/prometheus/alerts.yaml for the Prometheus Operator; made by `make deploy-files`.' \
+		'apiVersion: monitoring.coreos.com/v1' 'kind: PrometheusRule' 'metadata:' '  name: auditlake' 'spec:'; \
+	sed -n '/^groups:/,$$ s/^\(.\)/  \1/p' deploy/prometheus/alerts.yaml; \
+	} >deploy/kubernetes/components/monitoring/prometheus-rule.yaml
+
 .PHONY: deploy-tools
 deploy-tools: $(DEPLOY_VENV)/installed $(PROMTOOL)
 

@@ -9,7 +9,7 @@ from emulator import emulator
 from support import BESIDE, DEPLOY, ROOT, auditlake, load_json, listed, run
 
 STACK = DEPLOY / "cloudformation" / "auditlake.yaml"
-TEMPLATES = [STACK]
+TEMPLATES = [STACK, DEPLOY / "ecs" / "scheduled-catch-up.yaml"]
 
 # A policy of the stack, and the file under deploy/iam that it has to be.
 POLICIES = {"WorkerPolicy": "policy", "FanOutPolicy": "fan-out", "VerifierPolicy": "verify"}
