@@ -53,6 +53,10 @@ PROMTOOL := .tools/promtool
 test-deploy: build deploy-tools ## the files under deploy/, and what docs/ say of them, by the tools of those who read them
 	cd tests/deploy && $(abspath $(DEPLOY_VENV))/bin/python -m unittest
 
+.PHONY: test-image
+test-image: ## builds the container image without Docker and runs the main job in it; needs root on Debian
+	tests/deploy/image.sh
+
 .PHONY: deploy-files
 deploy-files: ## makes anew what stands under deploy/ twice
 	{ printf '%s\n' '# deploy/prometheus/alerts.yaml for the Prometheus Operator; made by `make deploy-files`.' \
