@@ -12,7 +12,8 @@ STACK = DEPLOY / "cloudformation" / "auditlake.yaml"
 TEMPLATES = [STACK, DEPLOY / "ecs" / "scheduled-catch-up.yaml"]
 
 # A policy of the stack, and the file under deploy/iam that it has to be.
-POLICIES = {"WorkerPolicy": "policy", "FanOutPolicy": "fan-out", "VerifierPolicy": "verify"}
+POLICIES = {"WorkerPolicy": "policy", "FanOutPolicy": "fan-out", "VerifierPolicy": "verify",
+            "RecordVerifyPolicy": "record-verify"}
 
 
 class Loader(yaml.SafeLoader):

@@ -143,6 +143,10 @@ class Policies(unittest.TestCase):
         self.assertLess(verifier, worker)
         changes = re.compile(r":(Put|Delete|Update|Create|Abort|PartiQL|Generate)")
         self.assertEqual([action for action in verifier if changes.search(action)], [])
+        # But for what it found, where the policy says so, and nowhere else.
+        recording = load_json(POLICIES / "record-verify.json")
+        self.assertEqual(granted(recording), {"s3:PutObject", "kms:GenerateDataKey"})
+        self.assertTrue(recording["Statement"][0]["Resource"].endswith("/_verify/*"))
 
     def test_nothing_is_allowed_on_everything(self):
         for path in POLICIES.glob("*.json"):
