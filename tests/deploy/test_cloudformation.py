@@ -1,5 +1,6 @@
 """The CloudFormation templates: without a finding of cfn-lint, with the policies of deploy/iam, and enough for the binary."""
 
+import json
 import tempfile
 import unittest
 
@@ -56,6 +57,19 @@ class Templates(unittest.TestCase):
                     conditions = [{test: list(keys) for test, keys in statement.get("Condition", {}).items()}
                                   for statement in (stack[sid], file[sid])]
                     self.assertEqual(*conditions)
+
+    def test_who_takes_a_role_of_kubernetes_on_is_its_service_account(self):
+        resources = template(STACK)["Resources"]
+        for role, account in {"ServiceAccountRole": "auditlake", "VerifierServiceAccountRole": "auditlake-verify"}.items():
+            names = {"AWS::Partition": "aws", "AWS::AccountId": "111122223333", "EksOidcProvider": "oidc.example/id/A",
+                     "EksNamespace": "auditlake", "EksServiceAccount": "auditlake"}
+            text = resources[role]["Properties"]["AssumeRolePolicyDocument"]["Sub"]
+            for name, value in names.items():
+                text = text.replace(f"${{{name}}}", value)
+            [statement] = json.loads(text)["Statement"]
+            self.assertEqual(statement["Condition"]["StringEquals"], {
+                "oidc.example/id/A:aud": "sts.amazonaws.com",
+                "oidc.example/id/A:sub": f"system:serviceaccount:auditlake:{account}"})
 
     def test_nothing_that_keeps_audit_logs_goes_with_the_stack(self):
         resources = template(STACK)["Resources"]
