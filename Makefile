@@ -65,7 +65,7 @@ deploy-files: ## makes anew what stands under deploy/ twice
 	} >deploy/kubernetes/components/monitoring/prometheus-rule.yaml
 
 .PHONY: deploy-tools
-deploy-tools: $(DEPLOY_VENV)/installed $(PROMTOOL)
+deploy-tools: $(DEPLOY_VENV)/installed $(VENV)/installed $(PROMTOOL)
 
 $(DEPLOY_VENV)/installed: tests/deploy/requirements.txt
 	rm -rf $(DEPLOY_VENV)
