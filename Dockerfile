@@ -1,7 +1,7 @@
 # For this machine's architecture:   docker build -t auditlake .        (or podman, or buildah)
 # For both, on machines that are of them or emulate them:
 #   docker buildx build --platform linux/amd64,linux/arm64 -t REGISTRY/auditlake:VERSION --push .
-# Emulated, Rust takes an hour or more; on one machine each, and joined by `docker buildx imagetools create`, 6 minutes.
+# Emulated, a build of Rust takes very long: rather one on each, joined by `docker buildx imagetools create`.
 # Nothing here names an architecture. `make test-image` builds it and runs the main job in it.
 
 FROM docker.io/library/rust:1.95-slim-bookworm AS build
