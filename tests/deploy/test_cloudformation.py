@@ -12,6 +12,9 @@ from support import BESIDE, DEPLOY, ROOT, auditlake, load_json, listed, run
 STACK = DEPLOY / "cloudformation" / "auditlake.yaml"
 TEMPLATES = [STACK, DEPLOY / "ecs" / "scheduled-catch-up.yaml"]
 
+# A worker's, which leaves the making of tables to the stack.
+CONFIG = DEPLOY / "kubernetes" / "overlays" / "example" / "auditlake.toml"
+
 # A policy of the stack, and the file under deploy/iam that it has to be.
 POLICIES = {"WorkerPolicy": "policy", "FanOutPolicy": "fan-out", "VerifierPolicy": "verify",
             "RecordVerifyPolicy": "record-verify"}
@@ -91,14 +94,13 @@ class OnAnEmulator(unittest.TestCase):
             env = {
                 **aws.environment,
                 "AUDITLAKE__SOURCE__KINESIS__STREAM": outputs["StreamArn"],
-                "AUDITLAKE__STATE__DYNAMODB__CREATE_TABLES": "false",
                 "AUDITLAKE__ARCHIVE__S3__BUCKET": outputs["BucketName"],
             }
-            summary = auditlake("catch-up", "--config", "config/kinesis.toml", "--json", env=env)
+            summary = auditlake("catch-up", "--config", CONFIG, "--json", env=env)
             summary = yaml.safe_load(summary)
             self.assertGreater(summary["archived"], 1000)
             self.assertEqual((summary["complete"], summary["failures"], summary["gaps"]), (True, [], 0))
-            report = auditlake("verify", "--config", "config/kinesis.toml", env=env)
+            report = auditlake("verify", "--config", CONFIG, env=env)
             self.assertIn("no damage found", report)
             self.same_tables(aws, env)
 
@@ -106,7 +108,7 @@ class OnAnEmulator(unittest.TestCase):
         """The stack's tables are those that the binary makes by itself."""
         own = {"AUDITLAKE__STATE__DYNAMODB__CREATE_TABLES": "true", "AUDITLAKE__STATE__DYNAMODB__TABLE_PREFIX": "own",
                "AUDITLAKE__ARCHIVE__S3__PREFIX": "own"}
-        auditlake("catch-up", "--config", "config/kinesis.toml", env={**env, **own})
+        auditlake("catch-up", "--config", CONFIG, env={**env, **own})
         dynamodb = aws.client("dynamodb")
 
         def shape(name):
