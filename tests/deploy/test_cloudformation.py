@@ -1,13 +1,14 @@
 """The CloudFormation templates: without a finding of cfn-lint, with the policies of deploy/iam, and enough for the binary."""
 
+import fnmatch
 import json
-import tempfile
 import unittest
 
 import yaml
 
 from emulator import emulator
-from support import BESIDE, DEPLOY, ROOT, auditlake, load_json, listed, run
+from support import BESIDE, DEPLOY, ROOT, auditlake, listed, load_json, run
+from witness import Witness
 
 STACK = DEPLOY / "cloudformation" / "auditlake.yaml"
 TEMPLATES = [STACK, DEPLOY / "ecs" / "scheduled-catch-up.yaml"]
@@ -81,28 +82,65 @@ class Templates(unittest.TestCase):
                 self.assertEqual(resources[name][policy], "Retain", name)
 
 
+# The resources of the policies under deploy/iam, by what a call names.
+ARNS = {
+    "kinesis": "arn:aws:kinesis:eu-central-1:111122223333:stream/{}",
+    "dynamodb": "arn:aws:dynamodb:eu-central-1:111122223333:table/{}",
+    "s3": "arn:aws:s3:::audit-archive{}",
+}
+
+
+def permits(policy, action, resource):
+    """Whether a shipped policy allows the call, on what it is for."""
+    service = action.split(":")[0]
+    if service == "s3":
+        _, slash, key = resource.lstrip("/").partition("/")
+        name = slash + key if action != "s3:ListBucket" else ""
+    else:
+        name = resource.rsplit("/", 1)[-1]
+    arn = ARNS[service].format(name)
+    return any(
+        action in listed(statement["Action"])
+        and any(fnmatch.fnmatchcase(arn, pattern) for pattern in listed(statement["Resource"]))
+        for statement in load_json(DEPLOY / "iam" / f"{policy}.json")["Statement"])
+
+
 class OnAnEmulator(unittest.TestCase):
     """The stack is made, the examples come in by its stream, and a worker that may make nothing archives them."""
 
-    def test_a_stack_has_all_that_a_worker_needs(self):
-        with emulator() as aws, tempfile.TemporaryDirectory() as scratch:
+    def test_a_stack_has_all_that_a_worker_needs_and_it_does_no_more_than_it_may(self):
+        with emulator() as aws, Witness(aws.url) as witness:
             outputs = self.make(aws)
             kinesis = aws.client("kinesis")
-            sent = sorted((ROOT / "examples/audit").glob("stream-*"))
-            for path in sent:
+            for path in sorted((ROOT / "examples/audit").glob("stream-*")):
                 kinesis.put_record(StreamName="temporal-audit", PartitionKey=path.name, Data=path.read_bytes())
             env = {
                 **aws.environment,
+                "AWS_ENDPOINT_URL": witness.url,
                 "AUDITLAKE__SOURCE__KINESIS__STREAM": outputs["StreamArn"],
                 "AUDITLAKE__ARCHIVE__S3__BUCKET": outputs["BucketName"],
             }
-            summary = auditlake("catch-up", "--config", CONFIG, "--json", env=env)
-            summary = yaml.safe_load(summary)
+            summary = json.loads(auditlake("catch-up", "--config", CONFIG, "--json", env=env))
             self.assertGreater(summary["archived"], 1000)
             self.assertEqual((summary["complete"], summary["failures"], summary["gaps"]), (True, [], 0))
+            called = self.allowed(witness, "policy")
+            for action in ("kinesis:GetRecords", "dynamodb:PartiQLInsert", "s3:AbortMultipartUpload"):
+                self.assertIn(action, {name for name, _ in called})
+
             report = auditlake("verify", "--config", CONFIG, env=env)
             self.assertIn("no damage found", report)
+            self.allowed(witness, "verify")
+            auditlake("status", "--config", CONFIG, "--json", env=env)
+            self.allowed(witness, "verify", "status")
             self.same_tables(aws, env)
+
+    def allowed(self, witness, *policies):
+        """What was called since the last look is allowed by one of the policies."""
+        called = witness.taken()
+        refused = {call for call in called if not any(permits(policy, *call) for policy in policies)}
+        self.assertTrue(called)
+        self.assertEqual(refused, set(), policies)
+        return called
 
     def same_tables(self, aws, env):
         """The stack's tables are those that the binary makes by itself."""
