@@ -96,7 +96,7 @@ in_container verify --config /etc/auditlake/local.toml
 [ -z "$(find "$work/archive" "$work/state" ! -user 65532)" ] || fail "something was not written as 65532"
 
 say "nothing else can be written"
-if podman "${confined[@]}" run --rm "${job[@]}" --env AUDITLAKE__ARCHIVE__LOCAL__PATH=/elsewhere "$tag" \
+if podman "${confined[@]}" run --rm "${job[@]}" --env AUDITLAKE__STATE__EMBEDDED__PATH=/elsewhere "$tag" \
     catch-up --config /etc/auditlake/local.toml 2>"$work/refused"; then
     fail "the root file system can be written to"
 fi
