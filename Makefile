@@ -45,6 +45,49 @@ $(NPM_PACKAGES)/installed: tests/servers/package.json tests/servers/package-lock
 	npm ci --prefix $(NPM_PACKAGES) --ignore-scripts --no-audit --no-fund
 	touch $@
 
+# What the files under deploy/ are checked with.
+DEPLOY_VENV := .tools/deploy
+PROMTOOL := .tools/promtool
+
+.PHONY: test-deploy
+test-deploy: build deploy-tools ## the files under deploy/, and what docs/ say of them, by the tools of those who read them
+	cd tests/deploy && $(abspath $(DEPLOY_VENV))/bin/python -m unittest
+
+.PHONY: test-image
+test-image: ## builds the container image without Docker and runs the main job in it; needs root on Debian
+	tests/deploy/image.sh
+
+.PHONY: deploy-files
+deploy-files: ## makes anew what stands under deploy/ twice
+	{ printf '%s\n' '# deploy/prometheus/alerts.yaml for the Prometheus Operator; made by `make deploy-files`.' \
+		'apiVersion: monitoring.coreos.com/v1' 'kind: PrometheusRule' 'metadata:' '  name: auditlake' 'spec:'; \
+	sed -n '/^groups:/,$$ s/^\(.\)/  \1/p' deploy/prometheus/alerts.yaml; \
+	} >deploy/kubernetes/components/monitoring/prometheus-rule.yaml
+
+.PHONY: deploy-tools
+deploy-tools: $(DEPLOY_VENV)/installed $(VENV)/installed $(PROMTOOL)
+
+$(DEPLOY_VENV)/installed: tests/deploy/requirements.txt
+	rm -rf $(DEPLOY_VENV)
+	$(PYTHON) -m venv $(DEPLOY_VENV)
+	$(DEPLOY_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
+
+# Debian's package unpacked, where there is none: installing it would start a server.
+$(PROMTOOL):
+	@mkdir -p $(dir $@); rm -rf .tools/prometheus; \
+	if command -v promtool >/dev/null; then \
+		ln -sf "$$(command -v promtool)" $@; \
+	elif command -v apt-get >/dev/null; then \
+		if [ "$$(id -u)" = 0 ]; then apt-get update -qq; fi; \
+		mkdir -p .tools/prometheus; \
+		(cd .tools/prometheus && apt-get download -qq prometheus && dpkg -x prometheus_*.deb .); \
+		ln -sf prometheus/usr/bin/promtool $@; \
+	else \
+		echo "promtool is missing: install Prometheus" >&2; exit 1; \
+	fi; \
+	$@ --version >/dev/null
+
 .PHONY: emulators
 emulators: test-tools ## Kinesis on port 4568, DynamoDB and S3 on port 4566, of this machine only; until interrupted
 	@printf '%s\n' "In another shell:" \
