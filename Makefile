@@ -47,7 +47,7 @@ $(NPM_PACKAGES)/installed: tests/servers/package.json tests/servers/package-lock
 
 # What the files under deploy/ are checked with.
 DEPLOY_VENV := .tools/deploy
-PROMTOOL := .tools/promtool
+PROMETHEUS := .tools/prometheus
 
 .PHONY: test-deploy
 test-deploy: build deploy-tools ## the files under deploy/, and what docs/ say of them, by the tools of those who read them
@@ -65,7 +65,7 @@ deploy-files: ## makes anew what stands under deploy/ twice
 	} >deploy/kubernetes/components/monitoring/prometheus-rule.yaml
 
 .PHONY: deploy-tools
-deploy-tools: $(DEPLOY_VENV)/installed $(VENV)/installed $(PROMTOOL)
+deploy-tools: $(DEPLOY_VENV)/installed $(VENV)/installed $(PROMETHEUS)/installed
 
 $(DEPLOY_VENV)/installed: tests/deploy/requirements.txt
 	rm -rf $(DEPLOY_VENV)
@@ -74,19 +74,17 @@ $(DEPLOY_VENV)/installed: tests/deploy/requirements.txt
 	touch $@
 
 # Debian's package unpacked, where there is none: installing it would start a server.
-$(PROMTOOL):
-	@mkdir -p $(dir $@); rm -rf .tools/prometheus; \
-	if command -v promtool >/dev/null; then \
-		ln -sf "$$(command -v promtool)" $@; \
+$(PROMETHEUS)/installed:
+	@rm -rf $(@D) && mkdir -p $(@D) && cd $(@D); \
+	if command -v promtool prometheus >/dev/null; then \
+		ln -s "$$(command -v promtool)" "$$(command -v prometheus)" .; \
 	elif command -v apt-get >/dev/null; then \
 		if [ "$$(id -u)" = 0 ]; then apt-get update -qq; fi; \
-		mkdir -p .tools/prometheus; \
-		(cd .tools/prometheus && apt-get download -qq prometheus && dpkg -x prometheus_*.deb .); \
-		ln -sf prometheus/usr/bin/promtool $@; \
+		apt-get download -qq prometheus && dpkg -x prometheus_*.deb . && ln -s usr/bin/promtool usr/bin/prometheus .; \
 	else \
-		echo "promtool is missing: install Prometheus" >&2; exit 1; \
+		echo "Prometheus is missing: install it" >&2; exit 1; \
 	fi; \
-	$@ --version >/dev/null
+	./promtool --version >/dev/null && ./prometheus --version >/dev/null && touch installed
 
 .PHONY: emulators
 emulators: test-tools ## Kinesis on port 4568, DynamoDB and S3 on port 4566, of this machine only; until interrupted

@@ -26,16 +26,24 @@ def run(*command, **options):
     return done.stdout
 
 
-def promtool(*arguments):
-    return run(TOOLS / "promtool", *arguments)
+def promtool(*arguments, **options):
+    return run(TOOLS / "prometheus" / "promtool", *arguments, **options)
+
+
+def binary():
+    """Where the binary is."""
+    return ROOT / os.environ.get("AUDITLAKE_BINARY", "target/release/auditlake")
+
+
+def without_ours():
+    """The environment, but for what the binary would read of it."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("AUDITLAKE__", "AWS_"))}
 
 
 def auditlake(*arguments, **options):
     """Runs the binary with nothing in the environment that it would read."""
-    binary = ROOT / os.environ.get("AUDITLAKE_BINARY", "target/release/auditlake")
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("AUDITLAKE__", "AWS_"))}
-    env.update(options.pop("env", {}))
-    return run(binary, *arguments, env=env, cwd=ROOT, **options)
+    env = without_ours() | options.pop("env", {})
+    return run(binary(), *arguments, env=env, cwd=ROOT, **options)
 
 
 def load_json(path):
