@@ -1,5 +1,6 @@
 //! `run`: the daemon.
 
+use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -30,7 +31,7 @@ pub(super) fn run(config: &ConfigFile) -> Result<ExitCode, Failure> {
         let mut signals = Signals::catch()?;
         let (clock, totals) = (Arc::new(SystemClock::start()), Arc::new(Totals::default()));
         let admin = Admin::new(clock.clone(), totals.clone());
-        let address = serve(&admin, &config.metrics)?;
+        let served = serve(&admin, &config.metrics)?;
         let opened = tokio::select! {
             opened = open(&config, clock) => opened?,
             // Nothing is held yet; what was being made of the archive is made again next time.
@@ -40,9 +41,7 @@ pub(super) fn run(config: &ConfigFile) -> Result<ExitCode, Failure> {
         let settings = settings(&config, &opened.archive, RetryPolicy { give_up_after: None });
         let (worker, archive_id) = (&settings.worker, opened.archive.archive_id);
         tracing::info!(version = env!("CARGO_PKG_VERSION"), %worker, %archive_id, "started");
-        if let Some(address) = address {
-            tracing::info!(%address, "serving /metrics, /livez, /readyz and a page");
-        }
+        tell_what_is_served(served);
         admin.opened(Known {
             worker: worker.to_string(),
             archive_id: archive_id.to_string(),
@@ -70,21 +69,30 @@ pub(super) fn run(config: &ConfigFile) -> Result<ExitCode, Failure> {
     })
 }
 
-/// Serves metrics, health and the page. An address that was asked for must be free; where the default one is another
-/// worker's, this one works without.
-fn serve(admin: &Arc<Admin>, config: &MetricsConfig) -> Result<Option<SocketAddr>, Failure> {
+/// Serves metrics, health and the page; where, and what is to be said if they are not served. An address that was asked for
+/// must be free; where the default one is another worker's, this one works without.
+fn serve(admin: &Arc<Admin>, config: &MetricsConfig) -> Result<Option<io::Result<SocketAddr>>, Failure> {
     let Some(address) = config.address() else { return Ok(None) };
-    match TcpListener::bind(address) {
-        Ok(listener) => {
-            let address = listener.local_addr()?;
-            admin.clone().serve(listener)?;
-            Ok(Some(address))
+    let served = TcpListener::bind(address).and_then(|listener| {
+        let address = listener.local_addr()?;
+        admin.clone().serve(listener).map(|()| address)
+    });
+    match served {
+        Err(error) if !config.is_default() => {
+            Err(Failure::configuration(anyhow!("metrics.listen: {address}: {error}")))
         }
-        Err(error) if config.is_default() => {
-            tracing::warn!(address, %error, "nothing is served: set metrics.listen to another address, or to off");
-            Ok(None)
+        served => Ok(Some(served)),
+    }
+}
+
+/// Said once the worker has started: a complaint about anything else stands alone.
+fn tell_what_is_served(served: Option<io::Result<SocketAddr>>) {
+    match served {
+        None => {}
+        Some(Ok(address)) => tracing::info!(%address, "serving /metrics, /livez, /readyz and a page"),
+        Some(Err(error)) => {
+            tracing::warn!(%error, "nothing is served: set metrics.listen to another address, or to off");
         }
-        Err(error) => Err(Failure::configuration(anyhow!("metrics.listen: {address}: {error}"))),
     }
 }
 

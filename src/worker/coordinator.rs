@@ -350,7 +350,8 @@ impl Worker {
         };
         let last = self.pauses.get(&shard).map_or(self.settings.poll, |pause| pause.length);
         let length = (last * 2).min(LONGEST_PAUSE);
-        tracing::error!(%shard, %error, again_in_s = length.as_secs(), "the shard has stopped where it is");
+        let checkpoint = self.rows.get(&shard).map(|row| row.checkpoint.to_string());
+        tracing::error!(%shard, %error, checkpoint, again_in_s = length.as_secs(), "the shard has stopped where it is");
         let over_at = self.ports.clock.monotonic() + length;
         let stopped = StoppedShard { error: error.to_string(), at: self.ports.clock.now(), again_at: over_at };
         self.totals.board.stopped(&shard, stopped);

@@ -177,3 +177,15 @@ fn an_address_that_was_asked_for_must_be_free() {
     let done = workspace.run(&["run"]).expect(2);
     assert!(done.stderr.contains("metrics.listen: nowhere: "), "{}", done.stderr);
 }
+
+#[test]
+fn where_the_usual_address_is_taken_a_worker_works_without() {
+    // Somebody has it from here on, this test or another process.
+    let _taken = TcpListener::bind("127.0.0.1:9464");
+    let mut workspace = Workspace::new();
+    workspace.set("metrics.listen", "\"127.0.0.1:9464\"").set("batch.window", "\"1s\"");
+    workspace.feed("a.ndjson", "{\"log_id\":\"a\"}\n");
+    let process = workspace.start(&["run"]);
+    wait_until("it is archived", || workspace.archived_rows() == 1);
+    assert!(process.stderr().contains("nothing is served: set metrics.listen"), "{}", process.stderr());
+}

@@ -37,6 +37,7 @@ impl Workspace {
             ("archive.local.path", quoted(workspace.archive())),
             ("archive.format", "\"ndjson\"".to_owned()),
             ("archive.compression", "\"none\"".to_owned()),
+            ("metrics.listen", "\"off\"".to_owned()),
         ] {
             workspace.keys.insert(key.to_owned(), value);
         }
