@@ -90,6 +90,11 @@ ARNS = {
 }
 
 
+def granted(policy):
+    statements = load_json(DEPLOY / "iam" / f"{policy}.json")["Statement"]
+    return {action for statement in statements for action in listed(statement["Action"])}
+
+
 def permits(policy, action, resource):
     """Whether a shipped policy allows the call, on what it is for."""
     service = action.split(":")[0]
@@ -120,6 +125,12 @@ class OnAnEmulator(unittest.TestCase):
                 "AUDITLAKE__SOURCE__KINESIS__STREAM": outputs["StreamArn"],
                 "AUDITLAKE__ARCHIVE__S3__BUCKET": outputs["BucketName"],
             }
+            report = json.loads(auditlake("check", "--config", CONFIG, "--json", env=env))
+            self.assertIs(report["ok"], True, report)
+            self.allowed(witness, "policy")
+            named = {action for step in report["steps"] for action in step["actions"]}
+            self.assertLessEqual(named, granted("policy"), "what check would have people grant is in no policy")
+
             summary = json.loads(auditlake("catch-up", "--config", CONFIG, "--json", env=env))
             self.assertGreater(summary["archived"], 1000)
             self.assertEqual((summary["complete"], summary["failures"], summary["gaps"]), (True, [], 0))
@@ -130,6 +141,8 @@ class OnAnEmulator(unittest.TestCase):
             report = auditlake("verify", "--config", CONFIG, env=env)
             self.assertIn("no damage found", report)
             self.allowed(witness, "verify")
+            auditlake("verify", "--config", CONFIG, "--record", env=env)
+            self.allowed(witness, "verify", "record-verify")
             auditlake("status", "--config", CONFIG, "--json", env=env)
             self.allowed(witness, "verify", "status")
             self.same_tables(aws, env)

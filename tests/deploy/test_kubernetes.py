@@ -122,6 +122,11 @@ class Builds(unittest.TestCase):
                     accounts = {resource["metadata"]["name"] for resource in resources if resource["kind"] == "ServiceAccount"}
                     self.assertIn(spec["serviceAccountName"], accounts)
 
+    def test_the_binary_takes_the_arguments(self):
+        for resources in self.built.values():
+            for _, template in pods(resources):
+                auditlake(*template["spec"]["containers"][0]["args"], "--help")
+
     def test_an_overlay_leaves_nothing_of_the_base_that_is_of_an_example(self):
         for path, resources in self.built.items():
             if path.name == "base":
