@@ -1,0 +1,182 @@
+//! The contract of [`Subscribe`]: what receiving and acknowledging promise.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use auditlake::ops::clock::{Clock as _, PausedClock};
+use auditlake::source::pubsub::memory::MemorySubscription;
+use auditlake::source::pubsub::{FlowControl, Received, Subscribe, Subscriber};
+
+const WIDE: FlowControl = FlowControl { messages: 10_000, bytes: 10 << 20 };
+
+/// A subscription and the way to fill it.
+#[async_trait]
+pub(crate) trait Fixture: Send + Sync {
+    fn subscription(&self) -> &dyn Subscribe;
+    /// Publishes messages.
+    async fn publish(&self, messages: &[String]);
+    /// Lets time pass.
+    async fn rest(&self, duration: Duration);
+    /// Whether no more messages are handed out than flow control says. `false`: THIS SERVER KNOWS NO FLOW CONTROL, so
+    /// nothing is proved of it.
+    fn controls_flow(&self) -> bool;
+}
+
+struct Memory {
+    clock: Arc<PausedClock>,
+    subscription: MemorySubscription,
+}
+
+impl Memory {
+    fn new() -> Self {
+        let clock = Arc::new(PausedClock::start("2026-11-21T09:31:00Z".parse().unwrap()));
+        Self { subscription: MemorySubscription::new(clock.clone()), clock }
+    }
+}
+
+#[async_trait]
+impl Fixture for Memory {
+    fn subscription(&self) -> &dyn Subscribe {
+        &self.subscription
+    }
+
+    async fn publish(&self, messages: &[String]) {
+        for message in messages {
+            self.subscription.publish(message.clone());
+        }
+    }
+
+    async fn rest(&self, duration: Duration) {
+        self.clock.sleep(duration).await;
+    }
+
+    fn controls_flow(&self) -> bool {
+        true
+    }
+}
+
+pub(crate) async fn keeps_the_contract<F: Fixture>(new: impl AsyncFn() -> F) {
+    messages_come_with_all_that_is_known_of_them(&new().await).await;
+    what_is_acknowledged_does_not_come_again(&new().await).await;
+    what_is_dropped_comes_again(&new().await).await;
+    who_was_stopped_can_still_acknowledge_and_gives_the_rest_back(&new().await).await;
+    no_more_is_handed_out_than_is_asked_for(&new().await).await;
+    a_cancelled_call_loses_nothing(&new().await).await;
+    the_subscription_can_be_looked_at(&new().await).await;
+}
+
+fn texts(numbers: std::ops::Range<u32>) -> Vec<String> {
+    numbers.map(|number| format!("message {number}")).collect()
+}
+
+fn text(received: &Received) -> String {
+    String::from_utf8(received.message.data.to_vec()).unwrap()
+}
+
+/// The next messages, for as long as they come within a while.
+async fn receive(fixture: &dyn Fixture, subscriber: &mut dyn Subscriber, within: Duration) -> Vec<Received> {
+    let mut received = Vec::new();
+    loop {
+        tokio::select! {
+            biased;
+            next = subscriber.next() => received.push(next.unwrap()),
+            () = fixture.rest(within) => return received,
+        }
+    }
+}
+
+fn sorted(received: &[Received]) -> BTreeSet<String> {
+    received.iter().map(text).collect()
+}
+
+async fn messages_come_with_all_that_is_known_of_them(fixture: &dyn Fixture) {
+    fixture.publish(&texts(0..30)).await;
+    let mut subscriber = fixture.subscription().subscribe(WIDE);
+    let received = receive(fixture, subscriber.as_mut(), Duration::from_secs(2)).await;
+    assert_eq!(sorted(&received), texts(0..30).into_iter().collect());
+    let ids: BTreeSet<&str> = received.iter().map(|received| received.message.id.as_str()).collect();
+    assert_eq!(ids.len(), 30);
+    assert!(received.iter().all(|received| received.message.arrival.as_second() > 1_700_000_000));
+}
+
+async fn what_is_acknowledged_does_not_come_again(fixture: &dyn Fixture) {
+    fixture.publish(&texts(0..30)).await;
+    let mut subscriber = fixture.subscription().subscribe(WIDE);
+    for received in receive(fixture, subscriber.as_mut(), Duration::from_secs(2)).await {
+        received.acknowledge.acknowledge().await.unwrap();
+    }
+    subscriber.stop();
+    subscriber.closed().await;
+    drop(subscriber);
+    let mut subscriber = fixture.subscription().subscribe(WIDE);
+    let again = receive(fixture, subscriber.as_mut(), Duration::from_secs(15)).await;
+    assert_eq!(sorted(&again), BTreeSet::new());
+}
+
+async fn what_is_dropped_comes_again(fixture: &dyn Fixture) {
+    fixture.publish(&texts(0..5)).await;
+    let mut subscriber = fixture.subscription().subscribe(WIDE);
+    let first = receive(fixture, subscriber.as_mut(), Duration::from_secs(2)).await;
+    let ids: BTreeSet<String> = first.iter().map(|received| received.message.id.clone()).collect();
+    drop(first);
+    let again = receive(fixture, subscriber.as_mut(), Duration::from_secs(15)).await;
+    assert_eq!(again.iter().map(|received| received.message.id.clone()).collect::<BTreeSet<_>>(), ids);
+}
+
+async fn who_was_stopped_can_still_acknowledge_and_gives_the_rest_back(fixture: &dyn Fixture) {
+    fixture.publish(&texts(0..20)).await;
+    let mut first = fixture.subscription().subscribe(WIDE);
+    let mut held = Vec::new();
+    for _ in 0..5 {
+        held.push(first.next().await.unwrap());
+    }
+    first.stop();
+    let had = sorted(&held);
+    for received in held {
+        received.acknowledge.acknowledge().await.unwrap();
+    }
+    first.closed().await;
+    drop(first);
+    let mut second = fixture.subscription().subscribe(WIDE);
+    let rest = sorted(&receive(fixture, second.as_mut(), Duration::from_secs(15)).await);
+    assert_eq!(rest, texts(0..20).into_iter().filter(|text| !had.contains(text)).collect());
+}
+
+async fn no_more_is_handed_out_than_is_asked_for(fixture: &dyn Fixture) {
+    if !fixture.controls_flow() {
+        return;
+    }
+    fixture.publish(&texts(0..20)).await;
+    let mut subscriber = fixture.subscription().subscribe(FlowControl { messages: 3, ..WIDE });
+    let mut received = receive(fixture, subscriber.as_mut(), Duration::from_secs(2)).await;
+    assert_eq!(received.len(), 3);
+    received.pop().unwrap().acknowledge.acknowledge().await.unwrap();
+    assert_eq!(receive(fixture, subscriber.as_mut(), Duration::from_secs(2)).await.len(), 1);
+}
+
+async fn a_cancelled_call_loses_nothing(fixture: &dyn Fixture) {
+    fixture.publish(&texts(0..50)).await;
+    let mut subscriber = fixture.subscription().subscribe(WIDE);
+    let mut received = Vec::new();
+    let mut patience = 2000;
+    while received.len() < 50 && patience > 0 {
+        tokio::select! {
+            biased;
+            next = subscriber.next() => received.push(next.unwrap()),
+            () = fixture.rest(Duration::from_millis(5)) => patience -= 1,
+        }
+    }
+    assert_eq!(sorted(&received), texts(0..50).into_iter().collect());
+}
+
+async fn the_subscription_can_be_looked_at(fixture: &dyn Fixture) {
+    assert!(fixture.subscription().name().starts_with("projects/"));
+    fixture.subscription().look().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_twin_keeps_the_contract_of_a_subscription() {
+    keeps_the_contract(async || Memory::new()).await;
+}
