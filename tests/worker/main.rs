@@ -5,6 +5,7 @@
 mod fleet;
 mod lost_rows;
 mod lost_shards;
+mod pubsub;
 mod stops;
 mod world;
 

@@ -60,8 +60,7 @@ impl Keeper {
         let unavailable = |reason: String| SourceError::Unavailable { shard: spools.clone(), reason };
         // In this order: what a row says is archived has been put before, and is in the listing or removed already.
         let listing = self.leases.look().await.map_err(|error| unavailable(error.to_string()))?;
-        let rows: BTreeMap<ShardId, LeaseRow> =
-            listing.rows.into_iter().map(|row| (row.shard.clone(), row)).collect();
+        let rows: BTreeMap<ShardId, LeaseRow> = listing.rows.into_iter().map(|row| (row.shard.clone(), row)).collect();
         let objects = self.shared.store.list("").await.map_err(|error| unreadable(&spools, &error))?;
         let mut standing: BTreeMap<SpoolName, BTreeSet<u64>> = BTreeMap::new();
         for (spool, number) in objects.iter().filter_map(|object| parse_key(&object.key)) {

@@ -11,15 +11,11 @@ use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 
 use super::segment::Message;
-use super::subscriber::{
-    Acknowledge, FlowControl, Received, Subscribe, Subscriber, Subscription, SubscriptionError,
-};
+use super::subscriber::{Acknowledge, FlowControl, Received, Subscribe, Subscriber, Subscription, SubscriptionError};
 use crate::ops::clock::Clock;
 
 /// How long a message stays away whose receiver is gone.
 const DEADLINE: Duration = Duration::from_secs(10);
-/// How often a receiver looks whether a deadline is over.
-const LOOK: Duration = Duration::from_secs(1);
 
 /// What becomes of acknowledgements.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -137,6 +133,17 @@ impl MemorySubscription {
         if let Some(waiting) = self.state().waiting.get_mut(&number) {
             waiting.out = from;
         }
+        self.changed.notify_waiters();
+    }
+
+    /// In how long a message can be delivered again that can't be now.
+    fn next_deadline(&self) -> Option<Duration> {
+        let now = self.clock.monotonic();
+        let left = |waiting: &Waiting| match waiting.out {
+            Out::From(from) => from.checked_sub(now).filter(|left| !left.is_zero()),
+            Out::Held => None,
+        };
+        self.state().waiting.values().filter_map(left).min()
     }
 
     fn count(&self, number: u64) {
@@ -205,9 +212,10 @@ impl Subscriber for MemorySubscriber {
             if let Some(received) = Some(()).filter(|()| !self.stopped).and_then(|()| self.try_next()) {
                 return Ok(received);
             }
+            let deadline = self.subscription.next_deadline();
             tokio::select! {
                 () = changed => {}
-                () = self.subscription.clock.sleep(LOOK) => {}
+                () = self.subscription.clock.sleep(deadline.unwrap_or_default()), if deadline.is_some() => {}
             }
         }
     }
@@ -251,7 +259,10 @@ impl Drop for Handle {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         *held = (held.0 - 1, held.1 - self.bytes);
         drop(held);
-        if !self.done {
+        if self.done {
+            // Who waits for room has some now.
+            self.subscription.changed.notify_waiters();
+        } else {
             self.subscription.give_back(self.number);
         }
     }

@@ -219,9 +219,7 @@ impl Source for PubsubSource {
 
     async fn open(&self, shard: &ShardId, reading: Reading) -> Result<Box<dyn ShardReader>, SourceError> {
         match Part::of(shard) {
-            Some(part) if self.has(shard).await? => {
-                Ok(Box::new(SpoolReader::new(self.shared.clone(), part, reading)))
-            }
+            Some(part) if self.has(shard).await? => Ok(Box::new(SpoolReader::new(self.shared.clone(), part, reading))),
             _ => Err(SourceError::Stopped { shard: shard.clone(), reason: "there is no such spool".into() }),
         }
     }

@@ -208,11 +208,8 @@ impl SpoolReader {
         }
         let is_seal = |found: Option<(Segment, u64)>| found.is_some_and(|(it, _)| it.header.kind == Kind::Seal);
         let nothing_behind = self.first_from(self.place).await?.is_none();
-        let ended = if nothing_behind {
-            self.seal().await? == Put::Created
-        } else {
-            is_seal(self.fetch(self.place).await?)
-        };
+        let ended =
+            if nothing_behind { self.seal().await? == Put::Created } else { is_seal(self.fetch(self.place).await?) };
         Ok(self.empty(if ended { Next::ShardEnd } else { Next::Reached }))
     }
 }

@@ -138,9 +138,13 @@ impl Receiving {
         {
             counters.near_dead_letter.fetch_add(1, Ordering::Relaxed);
             if self.near_dead_letter.is_due(now) {
-                tracing::warn!(message = message.id, attempt, most,
+                tracing::warn!(
+                    message = message.id,
+                    attempt,
+                    most,
                     "a message is about to go to the dead-letter topic, where nobody archives it: it was delivered again \
-                     and again without being acknowledged");
+                     and again without being acknowledged"
+                );
             }
         }
         self.last = now;
@@ -247,8 +251,12 @@ async fn acknowledge(shared: Arc<Shared>, messages: Vec<Received>) {
 fn complain(before: u64, failed: u64, error: Option<String>) {
     if before == 0 || before.ilog2() < (before + failed).ilog2() {
         let error = error.unwrap_or_else(|| format!("no answer within {} s", ACKNOWLEDGE_WITHIN.as_secs()));
-        tracing::warn!(failed, before, error,
-            "messages that are durable could not be acknowledged: they may come again, and are duplicates then");
+        tracing::warn!(
+            failed,
+            before,
+            error,
+            "messages that are durable could not be acknowledged: they may come again, and are duplicates then"
+        );
     }
 }
 

@@ -66,11 +66,7 @@ impl SpoolWriter {
     }
 
     /// Puts the messages, and tries for as long as it takes, until `abort`.
-    pub async fn append(
-        &mut self,
-        messages: &[Message],
-        abort: &CancellationToken,
-    ) -> Result<Appended, ArchiveError> {
+    pub async fn append(&mut self, messages: &[Message], abort: &CancellationToken) -> Result<Appended, ArchiveError> {
         let segment = encode(&self.name, self.next, messages, self.clock.now());
         let appended = self.put(segment, abort).await?;
         failpoint::reach("segment_put");
