@@ -8,6 +8,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .tools/venv
 NPM_PACKAGES := .tools/npm
+PUBSUB := .tools/pubsub/pstest
 export AUDITLAKE_PYTHON := $(abspath $(VENV)/bin/python)
 export AUDITLAKE_TEST_TOOLS := $(abspath .tools)
 
@@ -28,9 +29,9 @@ test: test-tools ## all tests; installs what they need into .tools/
 	fi
 	cargo test --doc --features failpoints
 
-# Engines that read the archive as its users do, and servers that speak the protocols of Kinesis, DynamoDB and S3.
+# Engines that read the archive as its users do, and servers that speak the protocols of Kinesis, Pub/Sub, DynamoDB and S3.
 .PHONY: test-tools
-test-tools: $(VENV)/installed $(NPM_PACKAGES)/installed ## installs what the tests need
+test-tools: $(VENV)/installed $(NPM_PACKAGES)/installed $(PUBSUB) ## installs what the tests need
 
 $(VENV)/installed: tests/requirements.txt tests/servers/requirements.txt
 	rm -rf $(VENV)
@@ -44,6 +45,9 @@ $(NPM_PACKAGES)/installed: tests/servers/package.json tests/servers/package-lock
 	cp $^ $(NPM_PACKAGES)/
 	npm ci --prefix $(NPM_PACKAGES) --ignore-scripts --no-audit --no-fund
 	touch $@
+
+$(PUBSUB): tests/servers/pubsub/build.sh tests/servers/pubsub/main.go
+	tests/servers/pubsub/build.sh $(abspath $@)
 
 .PHONY: emulators
 emulators: test-tools ## Kinesis on port 4568, DynamoDB and S3 on port 4566, of this machine only; until interrupted

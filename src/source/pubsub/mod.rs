@@ -7,7 +7,7 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `subscriber.rs`, `memory.rs` | receiving and acknowledging: the seam, and a subscription in memory |
+//! | `subscriber.rs`, `client.rs`, `memory.rs` | receiving and acknowledging: the seam, Google's client, and its twin |
 //! | `gathering.rs` | messages on their way into a segment (pure) |
 //! | `receive.rs` | the loop that receives, puts, and acknowledges |
 //! | `spool.rs` | one segment after another, under the next number, if nobody has taken it |
@@ -20,6 +20,7 @@
 //! after a while in which nothing came. A writer that only slept finds its number taken: it acknowledges nothing, and
 //! puts what it holds into a new spool.
 
+mod client;
 mod gathering;
 mod keeper;
 pub mod memory;
@@ -39,6 +40,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
+pub use client::PubsubSubscription;
 pub use gathering::Cut;
 pub use names::SpoolName;
 pub use receive::ReceiveError;

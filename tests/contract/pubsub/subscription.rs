@@ -7,7 +7,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use auditlake::ops::clock::{Clock as _, PausedClock};
 use auditlake::source::pubsub::memory::MemorySubscription;
-use auditlake::source::pubsub::{FlowControl, Received, Subscribe, Subscriber};
+use auditlake::source::pubsub::{FlowControl, PubsubSubscription, Received, Subscribe, Subscriber, SubscriptionError};
+use auditlake_test_servers::aws::unique_name;
+use auditlake_test_servers::pubsub::{PROJECT, Publish, Stage, Topic, server};
+use serde_json::json;
 
 const WIDE: FlowControl = FlowControl { messages: 10_000, bytes: 10 << 20 };
 
@@ -57,14 +60,17 @@ impl Fixture for Memory {
     }
 }
 
+/// All at once, each on a subscription of its own: they wait for deadlines.
 pub(crate) async fn keeps_the_contract<F: Fixture>(new: impl AsyncFn() -> F) {
-    messages_come_with_all_that_is_known_of_them(&new().await).await;
-    what_is_acknowledged_does_not_come_again(&new().await).await;
-    what_is_dropped_comes_again(&new().await).await;
-    who_was_stopped_can_still_acknowledge_and_gives_the_rest_back(&new().await).await;
-    no_more_is_handed_out_than_is_asked_for(&new().await).await;
-    a_cancelled_call_loses_nothing(&new().await).await;
-    the_subscription_can_be_looked_at(&new().await).await;
+    tokio::join!(
+        async { messages_come_with_all_that_is_known_of_them(&new().await).await },
+        async { what_is_acknowledged_does_not_come_again(&new().await).await },
+        async { what_is_dropped_comes_again(&new().await).await },
+        async { who_was_stopped_can_still_acknowledge_and_gives_the_rest_back(&new().await).await },
+        async { no_more_is_handed_out_than_is_asked_for(&new().await).await },
+        async { a_cancelled_call_loses_nothing(&new().await).await },
+        async { the_subscription_can_be_looked_at(&new().await).await },
+    );
 }
 
 fn texts(numbers: std::ops::Range<u32>) -> Vec<String> {
@@ -174,6 +180,90 @@ async fn a_cancelled_call_loses_nothing(fixture: &dyn Fixture) {
 async fn the_subscription_can_be_looked_at(fixture: &dyn Fixture) {
     assert!(fixture.subscription().name().starts_with("projects/"));
     fixture.subscription().look().await.unwrap();
+}
+
+/// The real client, on a real server.
+struct Google {
+    topic: Topic,
+    stage: Stage,
+    subscription: PubsubSubscription,
+}
+
+impl Google {
+    async fn new(settings: &serde_json::Value) -> Self {
+        let (server, stage) = server().await;
+        let name = unique_name("audit");
+        let (url, settings) = (server.url.clone(), settings.clone());
+        let topic = blocking(move || Topic::create(&url, &name, &settings)).await;
+        let subscription = PubsubSubscription::open(PROJECT, &topic.name, Some(&server.url)).await.unwrap();
+        Self { topic, stage, subscription }
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(work).await.unwrap()
+}
+
+#[async_trait]
+impl Fixture for Google {
+    fn subscription(&self) -> &dyn Subscribe {
+        &self.subscription
+    }
+
+    async fn publish(&self, messages: &[String]) {
+        let messages: Vec<Publish> = messages.iter().map(Publish::new).collect();
+        let topic = self.topic.clone();
+        blocking(move || topic.publish(&messages)).await;
+    }
+
+    async fn rest(&self, duration: Duration) {
+        crate::source::rest(duration).await;
+    }
+
+    fn controls_flow(&self) -> bool {
+        self.stage == Stage::Emulator
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn googles_client_keeps_the_contract_of_a_subscription() {
+    keeps_the_contract(async || Google::new(&json!({})).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subscription_that_is_not_there_is_refused_by_its_name() {
+    let (server, _) = server().await;
+    let subscription = PubsubSubscription::open(PROJECT, "nowhere", Some(&server.url)).await.unwrap();
+    let error = subscription.look().await.unwrap_err();
+    let words = error.to_string();
+    assert!(matches!(error, SubscriptionError::Refused(_)), "{words}");
+    assert!(words.starts_with("projects/audit-tests/subscriptions/nowhere: "), "{words}");
+    assert!(words.contains("make it, or correct source.pubsub.project"), "{words}");
+    // Whoever receives all the same is told, too.
+    let error = subscription.subscribe(WIDE).next().await.map(drop).unwrap_err();
+    assert!(error.to_string().contains("make it"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_is_not_there_is_told_within_its_time() {
+    let subscription = PubsubSubscription::open(PROJECT, "s", Some("http://127.0.0.1:1")).await.unwrap();
+    let error = subscription.look().await.unwrap_err();
+    assert!(matches!(error, SubscriptionError::Unavailable(_)), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_subscription_promises_is_known() {
+    let plain = Google::new(&json!({})).await;
+    let known = plain.subscription.look().await.unwrap();
+    assert_eq!((known.exactly_once, known.max_delivery_attempts), (false, None));
+    if plain.stage == Stage::Fake {
+        return;
+    }
+    let other = Google::new(&json!({})).await;
+    let dead_letters = json!({ "deadLetterTopic": other.topic.topic(), "maxDeliveryAttempts": 7 });
+    let settings = json!({ "enableExactlyOnceDelivery": true, "deadLetterPolicy": dead_letters });
+    let known = Google::new(&settings).await.subscription.look().await.unwrap();
+    assert_eq!((known.exactly_once, known.max_delivery_attempts), (true, Some(7)));
 }
 
 #[tokio::test(start_paused = true)]
