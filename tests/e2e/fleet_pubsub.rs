@@ -20,7 +20,7 @@ struct Subscribed {
 }
 
 fn message(put: &Put, number: usize) -> Publish {
-    let data = String::from_utf8(put.data.to_vec()).unwrap();
+    let data = String::from_utf8(put.data.clone()).unwrap();
     // One in four has a key, and all of them the same.
     let ordering_key = if number.is_multiple_of(4) { "key".to_owned() } else { String::new() };
     Publish { data, ordering_key }

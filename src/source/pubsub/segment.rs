@@ -243,11 +243,11 @@ mod tests {
         fn any_change_is_found_out(
             messages in proptest::collection::vec(any_message(), 0..4),
             place: prop::sample::Index,
-            bit in 0..8,
+            bit in 0u32..8,
         ) {
             let mut bytes = encode(&spool(), 7, &messages, now()).to_vec();
             let place = place.index(bytes.len());
-            bytes[place] ^= 1 << bit;
+            bytes[place] ^= 1u8 << bit;
             prop_assert!(decode(&spool(), 7, &bytes.into()).is_err());
         }
 

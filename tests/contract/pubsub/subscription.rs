@@ -63,13 +63,13 @@ impl Fixture for Memory {
 /// All at once, each on a subscription of its own: they wait for deadlines.
 pub(crate) async fn keeps_the_contract<F: Fixture>(new: impl AsyncFn() -> F) {
     tokio::join!(
-        async { messages_come_with_all_that_is_known_of_them(&new().await).await },
-        async { what_is_acknowledged_does_not_come_again(&new().await).await },
-        async { what_is_dropped_comes_again(&new().await).await },
-        async { who_was_stopped_can_still_acknowledge_and_gives_the_rest_back(&new().await).await },
-        async { no_more_is_handed_out_than_is_asked_for(&new().await).await },
-        async { a_cancelled_call_loses_nothing(&new().await).await },
-        async { the_subscription_can_be_looked_at(&new().await).await },
+        Box::pin(async { messages_come_with_all_that_is_known_of_them(&new().await).await }),
+        Box::pin(async { what_is_acknowledged_does_not_come_again(&new().await).await }),
+        Box::pin(async { what_is_dropped_comes_again(&new().await).await }),
+        Box::pin(async { who_was_stopped_can_still_acknowledge_and_gives_the_rest_back(&new().await).await }),
+        Box::pin(async { no_more_is_handed_out_than_is_asked_for(&new().await).await }),
+        Box::pin(async { a_cancelled_call_loses_nothing(&new().await).await }),
+        Box::pin(async { the_subscription_can_be_looked_at(&new().await).await }),
     );
 }
 
