@@ -52,7 +52,8 @@ async fn a_thousand_and_one_small_messages_do_not_stall() {
 #[tokio::test(start_paused = true)]
 async fn killed_at_any_moment_no_message_is_lost_and_none_archived_twice() {
     for tick in 0..48 {
-        let spooled = Spooled::new().await;
+        let mut spooled = Spooled::new().await;
+        spooled.put_takes = Duration::from_millis(1100);
         let victim = spooled.start("victim");
         let other = (tick % 3 == 0).then(|| spooled.start("other"));
         spooled.publish(0..20);

@@ -32,6 +32,8 @@ pub(crate) struct Reach {
     pub(crate) store: Arc<MemoryArchive>,
     /// Nothing it sends gets out, until this is over.
     pub(crate) asleep: watch::Sender<bool>,
+    /// How long a put is on its way.
+    pub(crate) put_takes: Duration,
     /// Of this many puts, every other one takes effect and loses its answer.
     pub(crate) lost_puts: AtomicU64,
     pub(crate) puts: AtomicU64,
@@ -40,14 +42,21 @@ pub(crate) struct Reach {
 }
 
 impl Reach {
-    pub(crate) fn new(store: Arc<MemoryArchive>) -> Arc<Self> {
+    pub(crate) fn new(store: Arc<MemoryArchive>, put_takes: Duration) -> Arc<Self> {
         let zero = AtomicU64::default;
         let asleep = watch::Sender::new(false);
-        Arc::new(Self { store, asleep, lost_puts: zero(), puts: zero(), listings: zero(), gets: zero() })
+        Arc::new(Self { store, asleep, put_takes, lost_puts: zero(), puts: zero(), listings: zero(), gets: zero() })
     }
 
     pub(crate) async fn awake(&self) {
         self.asleep.subscribe().wait_for(|asleep| !asleep).await.unwrap();
+    }
+}
+
+#[allow(clippy::disallowed_methods)] // time is paused
+async fn on_its_way(duration: Duration) {
+    if !duration.is_zero() {
+        tokio::time::sleep(duration).await;
     }
 }
 
@@ -56,7 +65,9 @@ impl ArchiveStore for Reach {
     async fn put_if_absent(&self, key: &str, body: Bytes) -> Result<Put, ArchiveError> {
         self.awake().await;
         self.puts.fetch_add(1, Ordering::SeqCst);
+        on_its_way(self.put_takes / 2).await;
         let put = self.store.put_if_absent(key, body).await?;
+        on_its_way(self.put_takes / 2).await;
         let lost = |left: u64| left.checked_sub(1);
         match self.lost_puts.fetch_update(Ordering::SeqCst, Ordering::SeqCst, lost) {
             Ok(left) if left % 2 == 0 => {
@@ -97,6 +108,7 @@ pub(crate) struct Spooled {
     pub(crate) subscription: MemorySubscription,
     pub(crate) spools: Arc<MemoryArchive>,
     pub(crate) options: PubsubOptions,
+    pub(crate) put_takes: Duration,
 }
 
 /// A process: a worker and a receiver.
@@ -132,7 +144,13 @@ impl Spooled {
     pub(crate) async fn new() -> Self {
         let world = shared_world().await;
         let subscription = MemorySubscription::new(world.clock.clone());
-        Self { world, subscription, spools: Arc::new(MemoryArchive::new()), options: OPTIONS }
+        Self {
+            world,
+            subscription,
+            spools: Arc::new(MemoryArchive::new()),
+            options: OPTIONS,
+            put_takes: Duration::ZERO,
+        }
     }
 
     /// One in which nobody looks often: weeks pass in it.
@@ -160,7 +178,7 @@ impl Spooled {
     #[allow(clippy::disallowed_methods)] // processes are tasks of the test
     pub(crate) fn start(&self, name: &str) -> Process {
         let (reach, faults, shutdown) =
-            (Reach::new(self.spools.clone()), Arc::<Faults>::default(), Shutdown::default());
+            (Reach::new(self.spools.clone(), self.put_takes), Arc::<Faults>::default(), Shutdown::default());
         let source = self.source(&reach);
         let receiver = Arc::new(self.receiver(&source));
         let settings = Settings { worker: WorkerId::new(name), concurrency: usize::MAX, ..self.world.settings.clone() };
@@ -175,7 +193,7 @@ impl Spooled {
 
     /// What a one-shot run does.
     pub(crate) async fn catch_up(&self) -> Result<Summary, ReceiveError> {
-        let reach = Reach::new(self.spools.clone());
+        let reach = Reach::new(self.spools.clone(), self.put_takes);
         let (source, shutdown) = (self.source(&reach), Shutdown::default());
         let receiver = self.receiver(&source);
         receiver.drain(Duration::from_secs(20), &shutdown.graceful, &shutdown.abort).await?;
