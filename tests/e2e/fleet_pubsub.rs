@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 
 use auditlake_test_servers::aws::{Put, unique_name};
 use auditlake_test_servers::pubsub::{self, PROJECT, Publish, Topic};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::support::{Cloud, Feed, Workspace, assert_all_is_archived_once, mix, stop_all, wait_until};
+use crate::support::{
+    Cloud, Feed, Workspace, assert_all_is_archived_once, files_below, finish, mix, stop_all, wait_until,
+};
 
 /// For how long Google's client keeps a message from others, and so for how long one stays away whose receiver was killed.
 const AWAY: Duration = Duration::from_secs(65);
@@ -157,36 +159,35 @@ fn killed_between_a_segments_put_and_its_acknowledgement_nothing_is_lost_or_doub
     subscribed.assert_all_is_archived_once_and_nothing_left(&feed);
 }
 
+/// Beside the archive, and in a directory of its own.
 #[test]
 fn one_machine_needs_nothing_but_a_disk() {
-    let (subscribed, mut feed) = (Subscribed::new(), Feed::new(34));
-    let mut workspace = Workspace::new();
-    let spool = workspace.path("spool");
-    for (key, value) in [
-        ("source.kind", "pubsub"),
-        ("source.pubsub.project", PROJECT),
-        ("source.pubsub.subscription", &subscribed.topic.name),
-        ("source.pubsub.drain_idle", "3s"),
-        ("source.pubsub.spool.store", "local"),
-        ("batch.window", "1s"),
-    ] {
-        workspace.set(key, &format!("{value:?}"));
+    for (number, store) in [(34, "archive"), (35, "local")] {
+        let (subscribed, mut feed) = (Subscribed::new(), Feed::new(number));
+        let mut workspace = Workspace::new();
+        let spool = workspace.path("spool");
+        for (key, value) in [
+            ("source.kind", "pubsub"),
+            ("source.pubsub.project", PROJECT),
+            ("source.pubsub.subscription", &subscribed.topic.name),
+            ("source.pubsub.drain_idle", "3s"),
+            ("source.pubsub.spool.store", store),
+            ("batch.window", "1s"),
+        ] {
+            workspace.set(key, &format!("{value:?}"));
+        }
+        workspace.set_path("source.pubsub.spool.path", &spool);
+        let host = subscribed.topic.url.trim_start_matches("http://").to_owned();
+        subscribed.publish(&mut feed, 300);
+        let done = finish(workspace.command(&["catch-up", "--json"]).env("PUBSUB_EMULATOR_HOST", &host));
+        assert_eq!(done.expect(0).json()["archived"], feed.truth.archived());
+        feed.truth.assert_holds(&workspace.archived());
+        workspace.verify();
+        let folder = if store == "local" { spool } else { workspace.archive().join("_spool") };
+        let standing = files_below(&folder);
+        assert_eq!(standing.len(), 1, "its seal: {standing:?}");
+        assert!(fs::read(&standing[0]).unwrap().windows(6).any(|word| word == b"\"seal\""));
     }
-    workspace.set_path("source.pubsub.spool.path", &spool);
-    let host = subscribed.topic.url.trim_start_matches("http://").to_owned();
-    let run = |arguments: &[&str]| -> Value {
-        let done =
-            std::process::Command::output(workspace.command(arguments).env("PUBSUB_EMULATOR_HOST", &host)).unwrap();
-        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-        serde_json::from_slice(&done.stdout).unwrap()
-    };
-    subscribed.publish(&mut feed, 300);
-    assert_eq!(run(&["catch-up", "--json"])["archived"], feed.truth.archived());
-    feed.truth.assert_holds(&workspace.archived());
-    workspace.verify();
-    let standing = crate::support::files_below(&spool);
-    assert_eq!(standing.len(), 1, "its seal: {standing:?}");
-    assert!(fs::read(&standing[0]).unwrap().windows(6).any(|word| word == b"\"seal\""));
 }
 
 #[test]

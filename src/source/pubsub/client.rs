@@ -79,7 +79,10 @@ impl Subscribe for PubsubSubscription {
         let asked = self.admin.get_subscription().set_subscription(&self.name).send();
         let Ok(found) = tokio::time::timeout(LOOK_WITHIN, asked).await else {
             let seconds = LOOK_WITHIN.as_secs();
-            return Err(SubscriptionError::Unavailable(format!("{}: no answer within {seconds} s", self.name)));
+            return Err(SubscriptionError::Unavailable(format!(
+                "{}: no answer within {seconds} s, from the service or from where Google's chain looks for credentials",
+                self.name
+            )));
         };
         let found = found.map_err(|error| fault(&self.name, &error))?;
         let refused = |reason: &str| Err(SubscriptionError::Refused(format!("{}: {reason}", self.name)));
