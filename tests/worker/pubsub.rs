@@ -357,3 +357,26 @@ async fn what_is_in_spools_survives_the_loss_of_the_lease_table() {
     let rows = spooled.world.rows_from_the_archive().await.unwrap();
     assert!(rows.iter().all(|row| row.ended), "rebuild-state makes rows of spools as of any shard");
 }
+
+#[tokio::test(start_paused = true)]
+async fn rows_of_spools_go_once_nothing_stands_of_them_and_a_later_one_vouches_for_them() {
+    let spooled = Spooled::for_weeks().await;
+    for round in 0..6 {
+        let process = spooled.start("a");
+        spooled.publish(round * 10..round * 10 + 10);
+        spooled.world.sleep(Duration::from_hours(2)).await;
+        process.stop().await;
+    }
+    let rows = async || spooled.world.leases.list().await.unwrap().len();
+    let last = spooled.start("last");
+    spooled.world.sleep(Duration::from_hours(24)).await;
+    assert_eq!(rows().await, 6);
+    spooled.world.sleep(Duration::from_hours(40 * 24)).await;
+    assert_eq!(spooled.standing().await, Vec::<String>::new());
+    assert_eq!(rows().await, 6, "nobody vouches for them");
+    spooled.publish(60..70);
+    spooled.world.sleep(Duration::from_hours(4)).await;
+    assert_eq!(rows().await, 1);
+    last.stop().await;
+    spooled.assert_all_is_archived_once(70).await;
+}

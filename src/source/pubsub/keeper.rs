@@ -8,15 +8,18 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::Shared;
 use super::names::{Part, SpoolName, parse_key};
 use super::reader::unreadable;
 use super::segment::{Kind, decode, encode_seal};
+use super::{ORIGIN, Shared};
 use crate::lease::{LeaseRow, LeaseStore};
 use crate::source::{ShardId, SourceError};
 
 /// For how long a seal is kept. A writer that wakes must find its number taken, and none sleeps for longer.
 const SEALS_KEPT: SignedDuration = SignedDuration::from_hours(40 * 24);
+
+/// How many shards a spool counts as its parents at most; the others wait for another one.
+const MOST_PARENTS: usize = 50;
 
 /// What a lease row tells of a spool's segments.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -34,6 +37,19 @@ fn judge(numbers: &BTreeSet<u64>, row: &LeaseRow) -> Judged {
     let is_archived = |number: &u64| at.is_some_and(|at| *number < at || (row.ended && *number == at));
     let (archived, rest): (Vec<u64>, Vec<u64>) = numbers.iter().partition(|number| is_archived(number));
     Judged { archived, behind: if row.ended { rest } else { Vec::new() } }
+}
+
+/// Shards that are archived to their end, of which nothing stands, and that no other names as a parent. Pure.
+fn gone(rows: &BTreeMap<ShardId, LeaseRow>, standing: &BTreeMap<SpoolName, BTreeSet<u64>>) -> Vec<ShardId> {
+    let named: BTreeSet<&ShardId> = rows.values().flat_map(|row| &row.parents).collect();
+    let is_gone = |shard: &ShardId| match Part::of(shard) {
+        Some(Part::Whole(spool)) => !standing.contains_key(&spool),
+        Some(Part::Late(spool, number)) => !standing.get(&spool).is_some_and(|numbers| numbers.contains(&number)),
+        None => false,
+    };
+    let archived = |row: &&LeaseRow| row.ended && row.owner.is_none() && row.origin.as_deref() == Some(ORIGIN);
+    let gone = rows.values().filter(archived).map(|row| &row.shard);
+    gone.filter(|shard| is_gone(shard) && !named.contains(*shard)).take(MOST_PARENTS).cloned().collect()
 }
 
 /// Whether a seal of this age may go. Pure.
@@ -80,6 +96,7 @@ impl Keeper {
             }
         }
         self.shared.found_late(late);
+        self.shared.found_gone(gone(&rows, &standing));
         Ok(())
     }
 
@@ -174,6 +191,31 @@ mod tests {
         assert_eq!(judged(&[1, 2, 3], Some(2), true), (vec![1, 2], vec![3]));
         assert_eq!(judged(&[0], None, true), (vec![], vec![0]));
         assert_eq!(judged(&[3, 4], Some(2), true), (vec![], vec![3, 4]));
+    }
+
+    #[test]
+    fn what_is_gone_is_named_once() {
+        let row = |shard: &str, ended, parents: &[&str]| LeaseRow {
+            ended,
+            origin: Some(ORIGIN.into()),
+            ..LeaseRow::new(ShardId::new(shard), parents.iter().map(ShardId::new).collect())
+        };
+        let held = LeaseRow { owner: Some(crate::lease::WorkerId::new("w")), ..row("spool-held", true, &[]) };
+        let foreign = LeaseRow { origin: None, ..row("spool-foreign", true, &[]) };
+        let rows = [
+            row("spool-1", true, &[]),
+            row("spool-1-late-00000007", true, &[]),
+            row("spool-2", true, &["spool-1"]),
+            row("spool-3", false, &[]),
+            row("spool-4", true, &[]),
+            row("spool-4-late-00000007", true, &[]),
+            held,
+            foreign,
+        ];
+        let rows = rows.into_iter().map(|row| (row.shard.clone(), row)).collect();
+        let standing = BTreeMap::from([(SpoolName::new("spool-4").unwrap(), BTreeSet::from([7]))]);
+        let gone = gone(&rows, &standing);
+        assert_eq!(gone, ["spool-1-late-00000007", "spool-2"].map(ShardId::new));
     }
 
     #[test]

@@ -110,6 +110,9 @@ pub(crate) struct Shared {
     listing: tokio::sync::Mutex<Option<(Duration, BTreeMap<SpoolName, u64>)>>,
     /// Segments that were put behind the end of their spool.
     late: Mutex<BTreeSet<(SpoolName, u64)>>,
+    /// Shards that are archived to their end and of which nothing stands any more, nor does another vouch for them: the next
+    /// spool counts them as its parents, so that their rows may go.
+    gone: Mutex<Vec<ShardId>>,
     counters: Counters,
 }
 
@@ -119,7 +122,12 @@ impl Shared {
     }
 
     fn write(&self, name: SpoolName) -> SpoolWriter {
-        SpoolWriter::begin(self.store.clone(), self.clock.clone(), self.live.clone(), name)
+        let parents = self.gone.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        SpoolWriter::begin(self.store.clone(), self.clock.clone(), self.live.clone(), name, parents)
+    }
+
+    fn found_gone(&self, gone: Vec<ShardId>) {
+        *self.gone.lock().unwrap_or_else(PoisonError::into_inner) = gone;
     }
 
     fn found_late(&self, late: BTreeSet<(SpoolName, u64)>) {
@@ -172,6 +180,7 @@ impl PubsubSource {
             live: Live::default(),
             listing: tokio::sync::Mutex::default(),
             late: Mutex::default(),
+            gone: Mutex::default(),
             counters: Counters::default(),
         };
         Self { shared: Arc::new(shared) }
@@ -196,18 +205,19 @@ impl Source for PubsubSource {
     }
 
     async fn shards(&self) -> Result<Vec<Shard>, SourceError> {
-        let mut ends: BTreeMap<Part, u64> =
-            self.shared.spools().await?.into_iter().map(|(spool, last)| (Part::Whole(spool), last + 1)).collect();
-        for (spool, next) in self.shared.live.all() {
-            ends.insert(Part::Whole(spool), next);
-        }
-        ends.extend(self.shared.late().into_iter().map(|(spool, number)| (Part::Late(spool, number), number + 1)));
-        let shard = |(part, end): (Part, u64)| {
-            Shard::new(part.shard(), Vec::new(), Target::Before { sequence: end.into(), bytes: None })
+        let shard = |part: &Part, end: u64, parents: Vec<ShardId>| {
+            let shard = part.shard();
+            (shard.clone(), Shard::new(shard, parents, Target::Before { sequence: end.into(), bytes: None }))
         };
-        let mut shards: Vec<Shard> = ends.into_iter().map(shard).collect();
-        shards.sort_by(|one, other| one.id.cmp(&other.id));
-        Ok(shards)
+        let listed = self.shared.spools().await?;
+        let listed = listed.into_iter().map(|(spool, last)| shard(&Part::Whole(spool), last + 1, Vec::new()));
+        let live = self.shared.live.all().into_iter();
+        let live = live.map(|(spool, begun)| shard(&Part::Whole(spool), begun.next, begun.parents));
+        let late = self.shared.late().into_iter();
+        let late = late.map(|(spool, number)| shard(&Part::Late(spool, number), number + 1, Vec::new()));
+        // What this process knows of its own spools is newer than any listing.
+        let shards: BTreeMap<ShardId, Shard> = listed.chain(late).chain(live).collect();
+        Ok(shards.into_values().collect())
     }
 
     async fn has(&self, shard: &ShardId) -> Result<bool, SourceError> {

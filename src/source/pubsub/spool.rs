@@ -13,23 +13,42 @@ use crate::archive::{ArchiveError, Put};
 use crate::ops::clock::Clock;
 use crate::ops::failpoint;
 use crate::ops::retry::{RetryPolicy, retry};
+use crate::source::ShardId;
 
-/// The spools that this process writes, and the number of each one's next segment: its readers need not ask the store.
+/// The spools that this process writes: its readers need not ask the store how far each one goes.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Live(Arc<Mutex<BTreeMap<SpoolName, u64>>>);
+pub(super) struct Live(Arc<Mutex<BTreeMap<SpoolName, Begun>>>);
+
+/// A spool that is being written.
+#[derive(Clone, Debug)]
+pub(super) struct Begun {
+    /// The number of its next segment.
+    pub(super) next: u64,
+    /// The shards that it counts as its parents.
+    pub(super) parents: Vec<ShardId>,
+}
 
 impl Live {
     /// The number of the next segment, where this process writes the spool.
     pub(super) fn next(&self, spool: &SpoolName) -> Option<u64> {
-        self.with(|live| live.get(spool).copied())
+        self.with(|live| live.get(spool).map(|begun| begun.next))
     }
 
-    /// All spools that this process writes and has put something into, with the number of the next segment.
-    pub(super) fn all(&self) -> Vec<(SpoolName, u64)> {
-        self.with(|live| live.iter().filter(|(_, next)| **next > 0).map(|(name, next)| (name.clone(), *next)).collect())
+    /// All spools that this process writes and has put something into.
+    pub(super) fn all(&self) -> Vec<(SpoolName, Begun)> {
+        let is_there = |(_, begun): &(&SpoolName, &Begun)| begun.next > 0;
+        self.with(|live| live.iter().filter(is_there).map(|(name, begun)| (name.clone(), begun.clone())).collect())
     }
 
-    fn with<T>(&self, act: impl FnOnce(&mut BTreeMap<SpoolName, u64>) -> T) -> T {
+    fn advance(&self, spool: &SpoolName, next: u64) {
+        self.with(|live| {
+            if let Some(begun) = live.get_mut(spool) {
+                begun.next = next;
+            }
+        });
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut BTreeMap<SpoolName, Begun>) -> T) -> T {
         act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -55,8 +74,14 @@ pub struct SpoolWriter {
 
 impl SpoolWriter {
     /// A spool of which nothing has been written yet.
-    pub(super) fn begin(store: Arc<dyn SpoolStore>, clock: Arc<dyn Clock>, live: Live, name: SpoolName) -> Self {
-        live.with(|spools| spools.insert(name.clone(), 0));
+    pub(super) fn begin(
+        store: Arc<dyn SpoolStore>,
+        clock: Arc<dyn Clock>,
+        live: Live,
+        name: SpoolName,
+        parents: Vec<ShardId>,
+    ) -> Self {
+        live.with(|spools| spools.insert(name.clone(), Begun { next: 0, parents }));
         Self { store, clock, live, name, next: 0 }
     }
 
@@ -72,7 +97,7 @@ impl SpoolWriter {
         failpoint::reach("segment_put");
         if appended == Appended::Durable {
             self.next += 1;
-            self.live.with(|live| live.insert(self.name.clone(), self.next));
+            self.live.advance(&self.name, self.next);
         }
         Ok(appended)
     }
