@@ -8,6 +8,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .tools/venv
 NPM_PACKAGES := .tools/npm
+PUBSUB := .tools/pubsub/pstest
 export AUDITLAKE_PYTHON := $(abspath $(VENV)/bin/python)
 export AUDITLAKE_TEST_TOOLS := $(abspath .tools)
 
@@ -28,9 +29,9 @@ test: test-tools ## all tests; installs what they need into .tools/
 	fi
 	cargo test --doc --features failpoints
 
-# Engines that read the archive as its users do, and servers that speak the protocols of Kinesis, DynamoDB and S3.
+# Engines that read the archive as its users do, and servers that speak the protocols of Kinesis, Pub/Sub, DynamoDB and S3.
 .PHONY: test-tools
-test-tools: $(VENV)/installed $(NPM_PACKAGES)/installed ## installs what the tests need
+test-tools: $(VENV)/installed $(NPM_PACKAGES)/installed $(PUBSUB) ## installs what the tests need
 
 $(VENV)/installed: tests/requirements.txt tests/servers/requirements.txt
 	rm -rf $(VENV)
@@ -44,6 +45,9 @@ $(NPM_PACKAGES)/installed: tests/servers/package.json tests/servers/package-lock
 	cp $^ $(NPM_PACKAGES)/
 	npm ci --prefix $(NPM_PACKAGES) --ignore-scripts --no-audit --no-fund
 	touch $@
+
+$(PUBSUB): tests/servers/pubsub/build.sh tests/servers/pubsub/main.go
+	tests/servers/pubsub/build.sh $(abspath $@)
 
 # What the files under deploy/ are checked with.
 DEPLOY_VENV := .tools/deploy
@@ -87,15 +91,17 @@ $(PROMETHEUS)/installed:
 	./promtool --version >/dev/null && ./prometheus --version >/dev/null && touch installed
 
 .PHONY: emulators
-emulators: test-tools ## Kinesis on port 4568, DynamoDB and S3 on port 4566, of this machine only; until interrupted
+emulators: test-tools ## Kinesis on port 4568, Pub/Sub on 8085, DynamoDB and S3 on 4566, of this machine only; until interrupted
 	@printf '%s\n' "In another shell:" \
 		"  export AWS_ENDPOINT_URL_KINESIS=http://127.0.0.1:4568 AWS_ENDPOINT_URL=http://127.0.0.1:4566" \
+		"  export PUBSUB_EMULATOR_HOST=127.0.0.1:8085" \
 		"  export AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test AWS_REGION=us-east-1 AWS_DEFAULT_REGION=us-east-1" \
 		"  export AUDITLAKE__ARCHIVE__S3__FORCE_PATH_STYLE=true"
 	@trap 'kill 0' EXIT; \
 	package=$(NPM_PACKAGES)/node_modules/kinesis-local; \
 	KINESIS_MOCK_CERT_PATH=$$package/server.json KINESIS_MOCK_PLAIN_PORT=4568 KINESIS_MOCK_TLS_PORT=0 LOG_LEVEL=ERROR \
 		node --require ./tests/servers/loopback.cjs $$package/main.js & \
+	$(PUBSUB) 8085 & \
 	GATEWAY_PORT=4566 BIND_HOST=127.0.0.1 SERVICES=dynamodb,s3 SFTP_ENABLED=0 LOG_LEVEL=ERROR $(VENV)/bin/python -m ministack & \
 	wait
 

@@ -75,6 +75,16 @@ impl LocalArchive {
     }
 }
 
+impl LocalArchive {
+    /// Removes an object, if it is there; its folder, too, where it was the last one in it. For spools alone: an archive
+    /// keeps what it holds.
+    pub(crate) async fn remove_segment(&self, key: &str) -> Result<(), ArchiveError> {
+        check_key(key)?;
+        let owned = key.to_owned();
+        self.blocking(key, move |disk| disk.remove(&owned).map_err(|failure| failure.explain(&owned))).await
+    }
+}
+
 #[async_trait]
 impl ArchiveStore for LocalArchive {
     async fn put_if_absent(&self, key: &str, body: Bytes) -> Result<Put, ArchiveError> {
@@ -251,6 +261,19 @@ impl Disk {
             sync(parent)?;
         }
         known().insert(folder.to_owned());
+        Ok(())
+    }
+
+    fn remove(&self, key: &str) -> Result<(), Failure> {
+        let path = self.root.join(key);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(at(&path)(error)),
+            _ => {}
+        }
+        // Not empty, or gone: either is as good.
+        if let Some(folder) = path.parent().filter(|folder| *folder != self.root) {
+            let _ = fs::remove_dir(folder);
+        }
         Ok(())
     }
 

@@ -16,6 +16,7 @@ use crate::ops::retry::RetryPolicy;
 use crate::ops::shutdown::Signals;
 use crate::ops::telemetry;
 use crate::ops::words::thousands;
+use crate::source::pubsub::Receiver;
 use crate::worker::{Shutdown, Summary, Tally, Totals, Worker};
 
 /// For how long a one-shot run tries a step again that may succeed later. Somebody waits for it.
@@ -39,6 +40,16 @@ pub(super) async fn catch_up(config: &Config) -> Result<Report, Failure> {
     let started = clock.monotonic();
     let settings = settings(config, &opened.archive, RetryPolicy { give_up_after: Some(PATIENCE) });
     let (shutdown, totals) = (Shutdown::default(), Arc::new(Totals::default()));
+    let stop = signals.stop(&shutdown, config.worker.shutdown_grace.get(), clock.as_ref());
+    tokio::pin!(stop);
+    let receiver = opened.receiver.clone();
+    if let Some(receiver) = &receiver {
+        let idle = config.source.pubsub.drain_idle.get();
+        tokio::select! {
+            filled = fill(receiver, idle, &shutdown) => filled?,
+            () = &mut stop => unreachable!("never returns"),
+        }
+    }
     let shards = opened.ports.source.shards().await?;
     let bytes: Option<u64> = shards.iter().map(|shard| shard.end.bytes()).sum();
     let (bar, read, of) = if let Some(bytes) = bytes {
@@ -52,11 +63,20 @@ pub(super) async fn catch_up(config: &Config) -> Result<Report, Failure> {
     let worker = Worker::new(opened.ports.clone(), settings, shutdown.clone(), totals.clone());
     let summary = tokio::select! {
         summary = worker.catch_up(shards) => summary?,
-        () = signals.stop(&shutdown, config.worker.shutdown_grace.get(), clock.as_ref()) => unreachable!("never returns"),
+        () = &mut stop => unreachable!("never returns"),
         () = bar.follow(totals.clone(), read, of, clock.as_ref()) => unreachable!("never returns"),
     };
     drop(bar);
+    if let Some(receiver) = &receiver {
+        receiver.tidy().await?;
+    }
     Ok(Report::new(&summary, totals.committed(), seconds(clock.as_ref(), started)))
+}
+
+/// Receives all there is into the source, and has it look for what was left behind.
+async fn fill(receiver: &Receiver, idle: Duration, shutdown: &Shutdown) -> Result<(), Failure> {
+    receiver.drain(idle, &shutdown.graceful, &shutdown.abort).await?;
+    Ok(receiver.tidy().await?)
 }
 
 fn seconds(clock: &dyn Clock, since: Duration) -> f64 {

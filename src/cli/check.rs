@@ -10,12 +10,12 @@ use jiff::Timestamp;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::open::{Names, OpenArchive, OpenSource, State, open_archive, pages};
+use super::open::{Names, OpenArchive, OpenSource, State, open_archive, open_subscription, pages, try_spool};
 use super::{Failure, Reporting, block_on};
 use crate::archive::ArchiveStore;
 use crate::archive::s3::Probe;
 use crate::archive::trial::refuses_a_second_put;
-use crate::config::{ArchiveChoice, Config, KinesisConsumer, SourceChoice, StateChoice};
+use crate::config::{ArchiveChoice, Config, KinesisConsumer, SourceChoice, SpoolChoice, StateChoice};
 use crate::dedupe::{Claim, Claims, Verdict};
 use crate::lease::{LeaseError, LeaseRow, LeaseStore, TRIAL_SHARD};
 use crate::ops::clock::{Clock, SystemClock};
@@ -126,8 +126,13 @@ fn words(failure: Failure) -> String {
 async fn check_source(config: &Config, checklist: &mut Checklist) -> String {
     const PART: &str = "source";
     let clock = checklist.clock.clone();
+    let in_bucket =
+        config.archive.kind == ArchiveChoice::S3 && config.source.pubsub.spool.store == SpoolChoice::Archive;
+    let look: &[_] = &["pubsub.subscriptions.get"];
     let (find, list, read): (&[_], &[_], &[_]) = match config.source.kind {
         SourceChoice::File => (&[], &[], &[]),
+        SourceChoice::Pubsub if in_bucket => (look, &["s3:ListBucket"], &["s3:GetObject"]),
+        SourceChoice::Pubsub => (look, &[], &[]),
         SourceChoice::Kinesis => {
             let read: &[_] = match config.source.kinesis.consumer {
                 KinesisConsumer::Polling => &["kinesis:GetShardIterator", "kinesis:GetRecords"],
@@ -142,16 +147,25 @@ async fn check_source(config: &Config, checklist: &mut Checklist) -> String {
     let place = match config.source.kind {
         SourceChoice::File => config.source.file.path.as_ref().map(|path| path.display().to_string()),
         SourceChoice::Kinesis => config.source.kinesis.stream.clone(),
+        SourceChoice::Pubsub => config.source.pubsub.subscription.clone(),
     };
     let kind = match config.source.kind {
         SourceChoice::File => "file",
         SourceChoice::Kinesis => "kinesis",
+        SourceChoice::Pubsub => "pubsub",
     };
     let place = format!("{kind} {}", place.unwrap_or_default());
     let open = Box::pin(async {
-        OpenSource::open(config, clock, pages(config)).await.map(|source| source.port()).map_err(words)
+        open_subscription(config).await.map_err(words)?;
+        OpenSource::open(config, clock.clone(), pages(config)).await.map(|source| source.port()).map_err(words)
     });
-    let Some(source) = checklist.attempt(PART, "find it", find, open).await else {
+    let source = checklist.attempt(PART, "find it", find, open).await;
+    if config.source.kind == SourceChoice::Pubsub {
+        let spool = Box::pin(async { try_spool(config, clock.clone()).await.map_err(words) });
+        let actions: &[_] = if in_bucket { &["s3:PutObject", "s3:DeleteObject"] } else { &[] };
+        checklist.attempt(PART, "put a segment once, and remove it", actions, spool).await;
+    }
+    let Some(source) = source else {
         checklist.skip(PART, &[(listing, list), (reading, read)]);
         return place;
     };

@@ -90,6 +90,10 @@ impl Source for Counted {
         self.source.shards().await
     }
 
+    async fn has(&self, shard: &ShardId) -> Result<bool, SourceError> {
+        self.source.has(shard).await
+    }
+
     async fn open(&self, shard: &ShardId, reading: Reading) -> Result<Box<dyn ShardReader>, SourceError> {
         // A batch that is read again is a part of its shard.
         let counts = matches!(reading.until, crate::source::Until::Target(_));

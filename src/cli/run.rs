@@ -54,9 +54,23 @@ pub(super) fn run(config: &ConfigFile) -> Result<ExitCode, Failure> {
         let shutdown = Shutdown::default();
         let worker = Worker::new(opened.ports.clone(), settings, shutdown.clone(), totals.clone());
         let grace = config.worker.shutdown_grace.get();
+        let clock = opened.ports.clock.clone();
+        let receive = async {
+            if let Some(receiver) = &opened.receiver {
+                receiver.run(&shutdown.graceful, &shutdown.abort).await;
+            }
+        };
+        // Where the worker ends by itself, it tells the receiver, which is not waited for any longer than at a stop.
+        let late = async {
+            shutdown.graceful.cancelled().await;
+            clock.sleep(grace).await;
+            shutdown.abort.cancel();
+            std::future::pending::<()>().await;
+        };
         let summary = tokio::select! {
-            summary = worker.run() => summary?,
-            () = signals.stop(&shutdown, grace, opened.ports.clock.as_ref()) => unreachable!("never returns"),
+            (summary, ()) = async { tokio::join!(worker.run(), receive) } => summary?,
+            () = late => unreachable!("never returns"),
+            () = signals.stop(&shutdown, grace, clock.as_ref()) => unreachable!("never returns"),
             () = follow_verifications(&admin, &opened.ports, archive_id) => unreachable!("never returns"),
         };
         for failure in &summary.failures {

@@ -7,7 +7,8 @@ use schemars::generate::SchemaSettings;
 use serde_json::Value as Schema;
 use toml::{Table, Value};
 
-use super::{ArchiveChoice, Config, S3Config, S3Encryption};
+use super::{ArchiveChoice, Config, S3Config, S3Encryption, SourceChoice, SpoolChoice, SpoolConfig};
+use crate::encode::keys::{MANIFESTS_PREFIX, VERIFICATIONS_PREFIX};
 use crate::encode::{Compression, Format};
 
 /// What environment variables begin with.
@@ -187,6 +188,8 @@ fn check(config: &Config) -> Result<(), ConfigError> {
         ("batch.max_bytes", config.batch.max_bytes.as_u64()),
         ("limits.max_payload_bytes", config.limits.max_payload_bytes.as_u64()),
         ("limits.memory", config.limits.memory.as_u64()),
+        ("source.pubsub.spool.max_bytes", config.source.pubsub.spool.max_bytes.as_u64()),
+        ("source.pubsub.spool.max_messages", config.source.pubsub.spool.max_messages),
     ] {
         if number == 0 {
             return Err(invalid(key, "must be more than 0"));
@@ -196,6 +199,9 @@ fn check(config: &Config) -> Result<(), ConfigError> {
         ("source.file.poll", config.source.file.poll),
         ("source.kinesis.poll", config.source.kinesis.poll),
         ("source.kinesis.list_shards", config.source.kinesis.list_shards),
+        ("source.pubsub.drain_idle", config.source.pubsub.drain_idle),
+        ("source.pubsub.spool.flush_interval", config.source.pubsub.spool.flush_interval),
+        ("source.pubsub.spool.seal_after", config.source.pubsub.spool.seal_after),
         ("dedupe.window", config.dedupe.window),
     ];
     // Renewals are sent three times as often, and take their time.
@@ -206,6 +212,7 @@ fn check(config: &Config) -> Result<(), ConfigError> {
         return Err(invalid(*key, "must be more than 0"));
     }
     check_bucket(&config.archive.s3)?;
+    check_spool(&config.source.pubsub.spool)?;
     check_paths(config)
 }
 
@@ -224,6 +231,19 @@ fn check_bucket(s3: &S3Config) -> Result<(), ConfigError> {
     Ok(())
 }
 
+/// Whatever else is found in an archive is damage, but for folders with an underscore; those of the archive itself are taken.
+fn check_spool(spool: &SpoolConfig) -> Result<(), ConfigError> {
+    let folder = spool.prefix.trim_matches('/');
+    let is_free = folder.starts_with('_') && folder.len() > 1 && !folder.contains('/');
+    if is_free && ![MANIFESTS_PREFIX, VERIFICATIONS_PREFIX].iter().any(|taken| taken.starts_with(folder)) {
+        return Ok(());
+    }
+    Err(invalid(
+        "source.pubsub.spool.prefix",
+        "must be one folder that begins with an underscore, and not `_manifests` or `_verify`",
+    ))
+}
+
 /// A source that holds its own archive would archive it again, and again; an archive that holds its own state would be
 /// full of objects that nobody listed.
 fn check_paths(config: &Config) -> Result<(), ConfigError> {
@@ -232,7 +252,10 @@ fn check_paths(config: &Config) -> Result<(), ConfigError> {
     // What is not used may lie anywhere.
     let archive = (config.archive.kind == ArchiveChoice::Local).then_some(archive);
     let source = config.source.file.path.as_deref().map(|path| ("source.file.path", path));
-    for (key, path) in [archive, Some(state), source].into_iter().flatten() {
+    let spool = &config.source.pubsub.spool;
+    let has_folder = config.source.kind == SourceChoice::Pubsub && spool.store == SpoolChoice::Local;
+    let spool = has_folder.then_some(("source.pubsub.spool.path", spool.path.as_path()));
+    for (key, path) in [archive, Some(state), source, spool].into_iter().flatten() {
         if path.as_os_str().is_empty() {
             return Err(invalid(key, "is empty"));
         }
@@ -244,6 +267,10 @@ fn check_paths(config: &Config) -> Result<(), ConfigError> {
     if let Some(source) = source {
         archive.map_or(Ok(()), |archive| within(archive, source, ", which is read"))?;
         within(state, source, ", which is read")?;
+    }
+    if let Some(spool) = spool {
+        archive.map_or(Ok(()), |archive| within(spool, archive, ", which holds nothing but the archive"))?;
+        within(spool, state, ", which holds nothing but the state")?;
     }
     archive.map_or(Ok(()), |archive| within(state, archive, ", which holds nothing but the archive"))
 }

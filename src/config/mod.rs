@@ -1,6 +1,7 @@
 //! Every setting: read from a TOML file, each key overridable by an environment variable `AUDITLAKE__SECTION__KEY`.
 
 mod aws;
+mod google;
 mod load;
 mod units;
 
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 pub use aws::{
     DynamodbConfig, KinesisConfig, KinesisConsumer, ObjectLockConfig, ObjectLockMode, S3Config, S3Encryption,
 };
+pub use google::{PubsubConfig, SpoolChoice, SpoolConfig};
 pub use load::{ConfigError, load, schema};
 pub use units::{HumanBytes, HumanDuration};
 
@@ -50,7 +52,7 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SourceConfig {
-    /// `file` or `kinesis`.
+    /// `file`, `kinesis` or `pubsub`.
     pub kind: SourceChoice,
     /// Recorded with every event as `source_label`: records name no account.
     pub label: String,
@@ -58,6 +60,8 @@ pub struct SourceConfig {
     pub file: FileConfig,
     /// For `kind = "kinesis"`.
     pub kinesis: KinesisConfig,
+    /// For `kind = "pubsub"`.
+    pub pubsub: PubsubConfig,
 }
 
 /// The sources there are.
@@ -69,6 +73,8 @@ pub enum SourceChoice {
     File,
     /// An Amazon Kinesis stream.
     Kinesis,
+    /// A Google Pub/Sub subscription.
+    Pubsub,
 }
 
 impl Default for SourceConfig {
@@ -78,6 +84,7 @@ impl Default for SourceConfig {
             label: "default".into(),
             file: FileConfig::default(),
             kinesis: KinesisConfig::default(),
+            pubsub: PubsubConfig::default(),
         }
     }
 }
@@ -334,6 +341,7 @@ impl Config {
             source_kind: match self.source.kind {
                 SourceChoice::File => SourceKind::File,
                 SourceChoice::Kinesis => SourceKind::Kinesis,
+                SourceChoice::Pubsub => SourceKind::Pubsub,
             },
             rules: Rules {
                 trusted_proxies: self.record.trusted_proxies.clone(),

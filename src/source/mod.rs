@@ -4,6 +4,7 @@ pub mod file;
 pub mod kinesis;
 pub mod memory;
 mod position;
+pub mod pubsub;
 
 use std::fmt;
 use std::sync::Arc;
@@ -220,6 +221,11 @@ pub trait Source: Send + Sync {
 
     /// Every shard there is, with the place at which it ends now. Parents stand before their children.
     async fn shards(&self) -> Result<Vec<Shard>, SourceError>;
+
+    /// Whether the shard is there, asked anew: it may be newer than a listing that does not show it.
+    async fn has(&self, shard: &ShardId) -> Result<bool, SourceError> {
+        Ok(self.shards().await?.iter().any(|listed| listed.id == *shard))
+    }
 
     /// A reader of one shard.
     async fn open(&self, shard: &ShardId, reading: Reading) -> Result<Box<dyn ShardReader>, SourceError>;

@@ -111,7 +111,9 @@ impl Worker {
         self.look_patiently().await?;
         summary.failures.extend(self.rows.lost_batches(&shards, &self.busy));
         for lost in self.rows.lost_shards(&shards, &self.busy) {
-            self.start(&lost, Work::RecordLoss);
+            if !self.ports.source.has(&lost).await? {
+                self.start(&lost, Work::RecordLoss);
+            }
         }
         loop {
             let graceful = self.shutdown.graceful.clone();
@@ -289,7 +291,8 @@ impl Worker {
         let resting: BTreeSet<ShardId> =
             self.pauses.iter().filter(|(_, pause)| pause.over_at > now).map(|(shard, _)| shard.clone()).collect();
         for lost in self.rows.lost_shards(&shards, &self.busy) {
-            if !resting.contains(&lost) && !self.busy.contains(&lost) {
+            let is_mine_to_tell = !resting.contains(&lost) && !self.busy.contains(&lost);
+            if is_mine_to_tell && !self.ports.source.has(&lost).await? {
                 self.start(&lost, Work::RecordLoss);
             }
         }

@@ -172,7 +172,9 @@ pub(crate) struct Family<'a> {
 impl<'a> Family<'a> {
     pub(crate) fn of(listed: &'a [Shard], rows: &'a BTreeMap<ShardId, LeaseRow>) -> Self {
         let mut children: BTreeMap<&ShardId, BTreeSet<&ShardId>> = BTreeMap::new();
-        let listed = listed.iter().map(|shard| (&shard.id, &shard.parents));
+        // Where there is a row, it counts: its parents are those that the shard's first manifest names.
+        let listed = listed.iter().filter(|shard| !rows.contains_key(&shard.id));
+        let listed = listed.map(|shard| (&shard.id, &shard.parents));
         for (child, parents) in listed.chain(rows.values().map(|row| (&row.shard, &row.parents))) {
             for parent in parents {
                 children.entry(parent).or_default().insert(child);

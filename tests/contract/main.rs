@@ -11,5 +11,6 @@ mod dynamodb_leases;
 mod dynamodb_tables;
 mod kinesis;
 mod lease_store;
+mod pubsub;
 mod s3;
 mod source;

@@ -8,6 +8,7 @@
 //! | `fleet`, `fleet_storm` | many workers on a stream, a table and a bucket, and all that can befall them |
 //! | `fleet_faults`, `fleet_late`, `fleet_crash` | services that fail, writes that come too late, deaths at every step |
 //! | `fleet_reads` | what is read of a stream, and what is refused |
+//! | `fleet_pubsub` | a subscription, by way of spools |
 //! | `full_disk`, `daemon`, `memory` | a disk that runs full, a process that is to stop, what it takes |
 //! | `check` | what is tried before anything depends on it |
 //! | `admin` | what a running worker answers over HTTP |
@@ -33,6 +34,7 @@ mod dynamodb;
 mod fleet;
 mod fleet_faults;
 mod fleet_late;
+mod fleet_pubsub;
 mod fleet_reads;
 mod fleet_storm;
 mod forms;

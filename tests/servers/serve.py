@@ -4,7 +4,7 @@
     serve.py shared KIND DIRECTORY TOOLS SECONDS    until nobody has held DIRECTORY/KIND.users for so long
     serve.py own KIND DIRECTORY TOOLS               until stdin ends
 
-KIND is `kinesis` or `ministack`. TOOLS is where `make test` installs them. As soon as the server answers, its address is
+KIND is `kinesis`, `ministack` or `pubsub`. TOOLS is where `make test` installs them. As soon as the server answers, its address is
 published: `shared` writes DIRECTORY/KIND.json, `own` prints a line. Both stop it when DIRECTORY vanishes. What it says is
 kept in DIRECTORY if it ends by itself.
 
@@ -76,6 +76,8 @@ def kind_of(name, tools, port, scratch):
                 "PYTHONDONTWRITEBYTECODE": "1",
             },
         )
+    if name == "pubsub":
+        return Kind("/healthz", [str(tools / "pubsub/pstest"), str(port)], {})
     raise SystemExit(f"there is no server of kind {name!r}")
 
 
@@ -220,7 +222,7 @@ def end_leftover(state):
         return
     state.unlink(missing_ok=True)
     listed = subprocess.run(["ps", "-o", "command=", "-p", str(process)], capture_output=True, text=True, check=False)
-    if "kinesis-local" in listed.stdout or "ministack" in listed.stdout:
+    if any(name in listed.stdout for name in ("kinesis-local", "ministack", "pstest")):
         os.kill(process, signal.SIGKILL)
 
 

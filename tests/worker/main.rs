@@ -5,6 +5,8 @@
 mod fleet;
 mod lost_rows;
 mod lost_shards;
+mod pubsub;
+mod spooled;
 mod stops;
 mod world;
 

@@ -246,8 +246,19 @@ impl World {
 
     /// A worker with faults, an end and a name of its own.
     pub(crate) fn worker_with(&self, faults: &Arc<Faults>, shutdown: &Shutdown, settings: Settings) -> Worker {
+        self.worker_on(Arc::new(self.source.clone()), faults, shutdown, settings)
+    }
+
+    /// The same, on another source.
+    pub(crate) fn worker_on(
+        &self,
+        source: Arc<dyn Source>,
+        faults: &Arc<Faults>,
+        shutdown: &Shutdown,
+        settings: Settings,
+    ) -> Worker {
         let ports = Ports {
-            source: Arc::new(self.source.clone()),
+            source,
             claims: Arc::new(FaultyClaims(self.claims.clone(), faults.clone())),
             archive: Arc::new(FaultyArchive(self.archive.clone(), faults.clone())),
             leases: Arc::new(FaultyLeases(self.leases.clone(), faults.clone())),

@@ -15,6 +15,7 @@ pub(super) enum Asked {
     Read,
     Write,
     Abort,
+    Remove,
 }
 
 /// An answer that is no success.
@@ -164,6 +165,7 @@ impl S3Options {
                 format!("{actions} on {objects}{kms}")
             }
             Asked::Abort => format!("s3:AbortMultipartUpload on {objects}"),
+            Asked::Remove => format!("s3:DeleteObject on {objects}"),
         }
     }
 }

@@ -84,6 +84,22 @@ impl S3Archive {
         if self.options.prefix.is_empty() { key.to_owned() } else { format!("{}/{key}", self.options.prefix) }
     }
 
+    /// Removes an object, if it is there. For spools alone: an archive keeps what it holds.
+    pub(crate) async fn remove_segment(&self, key: &str) -> Result<(), ArchiveError> {
+        check_key(key)?;
+        self.patiently(|| async {
+            let removed = self.client.delete_object().bucket(&self.options.bucket).key(self.full(key)).send().await;
+            match removed {
+                Ok(_) => Ok(()),
+                Err(error) => match self.options.judge(Asked::Remove, key, &error) {
+                    Answer::Absent => Ok(()),
+                    answer => Err(answer.into_error(key)),
+                },
+            }
+        })
+        .await
+    }
+
     /// Does `step` again for as long as it may pass and the options allow.
     async fn patiently<T, F>(&self, step: impl FnMut() -> F) -> Result<T, ArchiveError>
     where

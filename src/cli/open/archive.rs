@@ -87,7 +87,7 @@ pub(in crate::cli) async fn open_archive(config: &Config, clock: Arc<dyn Clock>)
     }
 }
 
-async fn open_bucket(config: &S3Config, clock: Arc<dyn Clock>) -> Result<S3Archive, Failure> {
+pub(super) async fn open_bucket(config: &S3Config, clock: Arc<dyn Clock>) -> Result<S3Archive, Failure> {
     let Some(bucket) = config.bucket.as_deref().filter(|bucket| !bucket.is_empty()) else {
         return Err(Failure::configuration(anyhow!("archive.s3.bucket: is required: the bucket of the archive")));
     };

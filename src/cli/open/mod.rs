@@ -2,6 +2,7 @@
 
 mod archive;
 mod dynamodb;
+mod pubsub;
 mod source;
 mod state;
 
@@ -20,12 +21,15 @@ use crate::ops::identity::random_bytes;
 use crate::ops::memory::MemoryBudget;
 use crate::ops::retry::RetryPolicy;
 use crate::record::IdentityKey;
+use crate::source::InitialPosition;
 use crate::worker::Settings;
 
+use crate::source::pubsub::Receiver;
 use source::READ_AHEAD;
 
 pub(super) use archive::{OpenArchive, archive_identity, find_archive, open_archive, read_archive};
 pub(super) use dynamodb::Names;
+pub(super) use pubsub::{open_subscription, try_spool};
 pub(super) use source::{Lag, OpenSource, open_source, pages};
 pub(super) use state::{State, claim_options, look_at_leases, remake_claims};
 
@@ -42,6 +46,8 @@ fn require_region(region: Option<&aws_config::Region>, section: &str, whose: &st
 /// Everything that a worker needs, open. A state directory is this process's alone for as long as this lives.
 pub(super) struct Opened {
     pub(super) ports: Ports,
+    /// What fills the source, where something has to.
+    pub(super) receiver: Option<Arc<Receiver>>,
     pub(super) archive: ArchiveIdentity,
     /// Where the archive is, as people and query engines write it.
     pub(super) location: String,
@@ -53,7 +59,8 @@ pub(super) struct Opened {
 /// Opens source, state and archive, in this order of complaints, and binds the state to the archive.
 pub(super) async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Opened, Failure> {
     let pages = pages(config);
-    let source = open_source(config, clock.clone(), pages.clone()).await?;
+    let source = OpenSource::open(config, clock.clone(), pages.clone()).await?;
+    let subscription = open_subscription(config).await?;
     let state = State::open(config, clock.clone()).await?;
     let archive = open_archive(config, clock.clone()).await?;
     let identity = archive_identity(&archive, &state, clock.as_ref()).await?;
@@ -62,8 +69,9 @@ pub(super) async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Opene
     state.bind(archive_id).await?;
     let claims = state.claims(config, archive.as_ref(), archive_id, clock.now()).await?;
     let leases = state.leases(archive_id)?;
-    let ports = Ports { source, claims, archive, leases, clock };
-    Ok(Opened { ports, archive: identity, location, pages, _state: state })
+    let receiver = source.receiver(subscription, &leases);
+    let ports = Ports { source: source.port(), claims, archive, leases, clock };
+    Ok(Opened { ports, receiver, archive: identity, location, pages, _state: state })
 }
 
 /// The settings of a worker under this configuration.
@@ -76,6 +84,12 @@ pub(super) fn settings(config: &Config, archive: &ArchiveIdentity, retry: RetryP
             (std::thread::available_parallelism().map_or(1, std::num::NonZero::get), config.source.file.poll, whole)
         }
         SourceChoice::Kinesis => (usize::MAX, config.source.kinesis.poll, whole - whole / READ_AHEAD),
+        SourceChoice::Pubsub => (usize::MAX, pubsub::POLL, whole - whole / READ_AHEAD),
+    };
+    // What a subscription gives is wanted, all of it.
+    let initial = match config.source.kind {
+        SourceChoice::Kinesis => config.source.kinesis.initial_position,
+        SourceChoice::File | SourceChoice::Pubsub => InitialPosition::TrimHorizon,
     };
     Settings {
         worker: worker_id(config.worker.id.as_deref()),
@@ -92,7 +106,7 @@ pub(super) fn settings(config: &Config, archive: &ArchiveIdentity, retry: RetryP
         concurrency,
         poll: poll.get(),
         failover: config.lease.failover.get(),
-        initial: config.source.kinesis.initial_position,
+        initial,
         archive_made_at: archive.created_at,
         retry,
     }

@@ -7,15 +7,17 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use jiff::Timestamp;
 
+use super::pubsub::open_spools;
 use super::require_region;
 use crate::aws::{Patience, check_credentials, kinesis_client, sdk_config};
 use crate::cli::Failure;
 use crate::config::{Config, KinesisConsumer, SourceChoice};
-use crate::lease::LeaseRow;
+use crate::lease::{LeaseRow, LeaseStore};
 use crate::ops::clock::Clock;
 use crate::ops::memory::MemoryBudget;
 use crate::source::file::{FileOptions, FileSource};
 use crate::source::kinesis::{KinesisOptions, KinesisSource};
+use crate::source::pubsub::{PubsubSource, Receiver, Subscribe};
 use crate::source::{Shard, Source, SourceError};
 
 /// The longest that one call to Kinesis may take, to its answer's last byte: ten megabytes by a thin line. The reader
@@ -26,6 +28,7 @@ const KINESIS_CALL: Duration = Duration::from_secs(15);
 pub(in crate::cli) enum OpenSource {
     File(Arc<FileSource>),
     Kinesis(Arc<KinesisSource>),
+    Pubsub(Arc<PubsubSource>),
 }
 
 /// How much of a shard is not archived yet.
@@ -47,6 +50,7 @@ impl OpenSource {
         match config.source.kind {
             SourceChoice::File => Ok(Self::File(open_files(config, clock)?)),
             SourceChoice::Kinesis => Ok(Self::Kinesis(open_kinesis(config, clock, pages).await?)),
+            SourceChoice::Pubsub => Ok(Self::Pubsub(open_spools(config, clock, pages).await?)),
         }
     }
 
@@ -55,6 +59,19 @@ impl OpenSource {
         match self {
             Self::File(files) => files.clone(),
             Self::Kinesis(stream) => stream.clone(),
+            Self::Pubsub(spools) => spools.clone(),
+        }
+    }
+
+    /// What receives from a subscription into the source, where it is one that has to be filled.
+    pub(in crate::cli) fn receiver(
+        &self,
+        subscription: Option<Arc<dyn Subscribe>>,
+        leases: &Arc<dyn LeaseStore>,
+    ) -> Option<Arc<Receiver>> {
+        match (self, subscription) {
+            (Self::Pubsub(spools), Some(subscription)) => Some(Arc::new(spools.receiver(subscription, leases.clone()))),
+            _ => None,
         }
     }
 
@@ -62,7 +79,7 @@ impl OpenSource {
     pub(in crate::cli) fn lag(&self, shard: &Shard, row: &LeaseRow, now: Timestamp) -> std::io::Result<Lag> {
         match self {
             Self::File(files) => Ok(Lag { bytes: files.lag(shard, &row.checkpoint)?, time: None }),
-            Self::Kinesis(_) => {
+            Self::Kinesis(_) | Self::Pubsub(_) => {
                 let behind = |read: Timestamp| Duration::try_from(now.duration_since(read)).unwrap_or_default();
                 Ok(Lag { bytes: None, time: row.read_through.filter(|_| !row.ended).map(behind) })
             }

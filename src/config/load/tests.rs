@@ -136,7 +136,7 @@ fn the_schema_describes_every_section() {
 #[test]
 fn the_samples_are_read() {
     let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
-    for sample in ["local.toml", "kinesis.toml"] {
+    for sample in ["local.toml", "kinesis.toml", "pubsub.toml"] {
         load(Some(&samples.join(sample)), std::iter::empty()).unwrap_or_else(|error| panic!("{sample}: {error}"));
     }
 }

@@ -27,7 +27,7 @@ use uuid::Uuid;
 use crate::archive_store::keeps_the_contract;
 
 /// A bucket of one test, behind a proxy.
-struct Bucket {
+pub(crate) struct Bucket {
     name: String,
     proxy: FaultProxy,
     /// Past the proxy: how a test looks at the bucket, or does damage.
@@ -48,7 +48,7 @@ fn client(url: &str) -> Client {
 }
 
 impl Bucket {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let server = ministack().await;
         let direct = servers::s3_client(&server.url);
         let name = servers::unique_name("archive");
@@ -64,7 +64,7 @@ impl Bucket {
         S3Archive::new(client(self.proxy.url()), options, Arc::new(SystemClock::start())).unwrap()
     }
 
-    fn archive(&self) -> S3Archive {
+    pub(crate) fn archive(&self) -> S3Archive {
         self.archive_with(self.options())
     }
 

@@ -14,6 +14,7 @@
 //! | module | what it has |
 //! |---|---|
 //! | [`kinesis`], [`ministack`] | servers that all tests of all processes share; they start by themselves and end when nobody uses them any more |
+//! | [`pubsub::server`] | the same for Pub/Sub, or Google's emulator where there is one |
 //! | [`OwnServer`] | one for a single test |
 //! | [`aws`] | clients, streams, buckets, and the environment of a child process |
 //! | [`FaultProxy`] | what no server does by itself: throttling, lost answers, cuts, delays, silence |
@@ -25,6 +26,7 @@
 pub mod aws;
 mod own;
 mod proxy;
+pub mod pubsub;
 mod shared;
 
 pub use own::OwnServer;
@@ -40,6 +42,9 @@ pub enum Kind {
     /// `MiniStack`: `DynamoDB`, S3 and Glue; and a Kinesis that is fast but never to be resharded, since the parents
     /// vanish.
     Ministack,
+    /// Google's in-memory fake of Pub/Sub, behind a part of its REST API. It knows no order, no dead letters, no
+    /// exactly-once delivery and no flow control.
+    Pubsub,
 }
 
 impl Kind {
@@ -47,6 +52,7 @@ impl Kind {
         match self {
             Self::Kinesis => "kinesis",
             Self::Ministack => "ministack",
+            Self::Pubsub => "pubsub",
         }
     }
 }

@@ -184,7 +184,8 @@ pub(crate) fn serve(mode: &str, kind: Kind, directory: &Path) -> Command {
     };
     let python = tools.join("venv/bin/python");
     let package = tools.join("npm/node_modules/kinesis-local/main.js");
-    for needed in [&python, &package] {
+    let pubsub = tools.join("pubsub/pstest");
+    for needed in [&python, &package, &pubsub] {
         assert!(needed.exists(), "there is no {}: run `make test`, which installs it", needed.display());
     }
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("serve.py");

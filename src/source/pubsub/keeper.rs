@@ -1,0 +1,228 @@
+//! Tidying up: segments go once they are archived, seals once no writer can sleep any longer, and what was put behind
+//! the end of a spool is found.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::names::{Part, SpoolName, parse_key};
+use super::reader::unreadable;
+use super::segment::{Kind, decode, encode_seal};
+use super::{ORIGIN, Shared};
+use crate::lease::{LeaseRow, LeaseStore};
+use crate::source::{ShardId, SourceError};
+
+/// For how long a seal is kept. A writer that wakes must find its number taken, and none sleeps for longer.
+const SEALS_KEPT: SignedDuration = SignedDuration::from_hours(40 * 24);
+
+/// How many shards a spool counts as its parents at most; the others wait for another one.
+const MOST_PARENTS: usize = 50;
+
+/// What a lease row tells of a spool's segments.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Judged {
+    /// These are archived, and nobody will ask for them again.
+    archived: Vec<u64>,
+    /// The spool is archived to its end, and these stand behind that: its seal, or what should not be there.
+    behind: Vec<u64>,
+}
+
+/// Judges the segments of a spool by its lease row. The one that the checkpoint lies in stays as long as the spool is read
+/// on: reading resumes at the checkpoint's payload, and proves that it is there. Pure.
+fn judge(numbers: &BTreeSet<u64>, row: &LeaseRow) -> Judged {
+    let at = row.checkpoint.position().and_then(|position| position.sequence.as_u64());
+    let is_archived = |number: &u64| at.is_some_and(|at| *number < at || (row.ended && *number == at));
+    let (archived, rest): (Vec<u64>, Vec<u64>) = numbers.iter().partition(|number| is_archived(number));
+    Judged { archived, behind: if row.ended { rest } else { Vec::new() } }
+}
+
+/// Shards that are archived to their end, of which nothing stands, and that no other names as a parent. Pure.
+fn gone(rows: &BTreeMap<ShardId, LeaseRow>, standing: &BTreeMap<SpoolName, BTreeSet<u64>>) -> Vec<ShardId> {
+    let named: BTreeSet<&ShardId> = rows.values().flat_map(|row| &row.parents).collect();
+    let is_gone = |shard: &ShardId| match Part::of(shard) {
+        Some(Part::Whole(spool)) => !standing.contains_key(&spool),
+        Some(Part::Late(spool, number)) => !standing.get(&spool).is_some_and(|numbers| numbers.contains(&number)),
+        None => false,
+    };
+    let archived = |row: &&LeaseRow| row.ended && row.owner.is_none() && row.origin.as_deref() == Some(ORIGIN);
+    let gone = rows.values().filter(archived).map(|row| &row.shard);
+    gone.filter(|shard| is_gone(shard) && !named.contains(*shard)).take(MOST_PARENTS).cloned().collect()
+}
+
+/// Whether a seal of this age may go. Pure.
+fn has_expired(written: Timestamp, now: Timestamp) -> bool {
+    now.duration_since(written) > SEALS_KEPT
+}
+
+/// Keeps the folder of spools tidy. Any number of processes may.
+pub(super) struct Keeper {
+    shared: Arc<Shared>,
+    leases: Arc<dyn LeaseStore>,
+    /// The seals that have been read, and when they were put.
+    seals: tokio::sync::Mutex<BTreeMap<(SpoolName, u64), Timestamp>>,
+}
+
+impl Keeper {
+    pub(super) fn new(shared: Arc<Shared>, leases: Arc<dyn LeaseStore>) -> Self {
+        Self { shared, leases, seals: tokio::sync::Mutex::default() }
+    }
+
+    /// Removes what is archived, and finds what came late.
+    pub(super) async fn tidy(&self) -> Result<(), SourceError> {
+        let spools = ShardId::new("spools");
+        let unavailable = |reason: String| SourceError::Unavailable { shard: spools.clone(), reason };
+        // In this order: what a row says is archived has been put before, and is in the listing or removed already.
+        let listing = self.leases.look().await.map_err(|error| unavailable(error.to_string()))?;
+        let rows: BTreeMap<ShardId, LeaseRow> = listing.rows.into_iter().map(|row| (row.shard.clone(), row)).collect();
+        let objects = self.shared.store.list("").await.map_err(|error| unreadable(&spools, &error))?;
+        let mut standing: BTreeMap<SpoolName, BTreeSet<u64>> = BTreeMap::new();
+        for (spool, number) in objects.iter().filter_map(|object| parse_key(&object.key)) {
+            standing.entry(spool).or_default().insert(number);
+        }
+        let mut late = BTreeSet::new();
+        for (spool, numbers) in &standing {
+            let Some(row) = rows.get(&Part::Whole(spool.clone()).shard()) else { continue };
+            let Judged { archived, behind } = judge(numbers, row);
+            for number in &archived {
+                self.remove(spool, *number).await?;
+            }
+            for number in behind {
+                if self.is_late(spool, number, numbers, &rows).await? {
+                    late.insert((spool.clone(), number));
+                }
+            }
+        }
+        self.shared.found_late(late);
+        self.shared.found_gone(gone(&rows, &standing));
+        Ok(())
+    }
+
+    /// Looks at an object behind the end of a spool: whether it holds messages that nobody has archived. A seal is
+    /// removed when it is old enough.
+    async fn is_late(
+        &self,
+        spool: &SpoolName,
+        number: u64,
+        numbers: &BTreeSet<u64>,
+        rows: &BTreeMap<ShardId, LeaseRow>,
+    ) -> Result<bool, SourceError> {
+        let now = self.shared.clock.now();
+        let part = Part::Late(spool.clone(), number);
+        let place = (spool.clone(), number);
+        let mut seals = self.seals.lock().await;
+        if !seals.contains_key(&place) {
+            let key = spool.key(number);
+            let found = self.shared.store.get(&key).await.map_err(|error| unreadable(&part.shard(), &error))?;
+            let Some(bytes) = found else { return Ok(false) };
+            match decode(spool, number, &bytes) {
+                Ok(segment) if segment.header.kind == Kind::Seal => {
+                    seals.insert(place.clone(), segment.header.written);
+                }
+                // Archived or not, whole or not: reading it as a shard tells.
+                _ if rows.get(&part.shard()).is_some_and(|row| row.ended) => {
+                    self.remove(spool, number).await?;
+                    return Ok(false);
+                }
+                _ => {
+                    self.turn_away(spool, number, numbers).await?;
+                    return Ok(true);
+                }
+            }
+        }
+        if seals.get(&place).is_some_and(|written| has_expired(*written, now)) {
+            self.remove(spool, number).await?;
+            seals.remove(&place);
+        }
+        Ok(false)
+    }
+
+    /// Messages were put behind the end of a spool, by a writer that slept for longer than its seal was kept. They are
+    /// archived as a shard of their own, and the writer finds its next number taken.
+    async fn turn_away(&self, spool: &SpoolName, number: u64, numbers: &BTreeSet<u64>) -> Result<(), SourceError> {
+        let next = number + 1;
+        if numbers.contains(&next) {
+            return Ok(());
+        }
+        tracing::warn!(%spool, number, "messages stand behind the end of a spool that was archived; they are archived by themselves");
+        let seal = encode_seal(spool, next, self.shared.clock.now());
+        let put = self.shared.store.put_if_absent(&spool.key(next), seal).await;
+        put.map(drop).map_err(|error| unreadable(&Part::Whole(spool.clone()).shard(), &error))
+    }
+
+    async fn remove(&self, spool: &SpoolName, number: u64) -> Result<(), SourceError> {
+        let removed = self.shared.store.remove(&spool.key(number)).await;
+        removed.map_err(|error| unreadable(&Part::Whole(spool.clone()).shard(), &error))?;
+        self.shared.counters.removed.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// How often it is tidied up.
+pub(super) const TIDY_EVERY: Duration = Duration::from_mins(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::{Checkpoint, Position};
+
+    fn row(at: Option<u64>, ended: bool) -> LeaseRow {
+        let position = |number: u64| Position { sequence: number.into(), sub_sequence: 3 };
+        let checkpoint = at.map_or(Checkpoint::TrimHorizon, |number| Checkpoint::at(position(number), b"x"));
+        LeaseRow { checkpoint, ended, ..LeaseRow::new(ShardId::new("spool-1"), Vec::new()) }
+    }
+
+    fn judged(numbers: &[u64], at: Option<u64>, ended: bool) -> (Vec<u64>, Vec<u64>) {
+        let Judged { archived, behind } = judge(&numbers.iter().copied().collect(), &row(at, ended));
+        (archived, behind)
+    }
+
+    #[test]
+    fn only_what_lies_before_the_checkpoint_goes() {
+        assert_eq!(judged(&[0, 1, 2, 3], None, false), (vec![], vec![]));
+        assert_eq!(judged(&[0, 1, 2, 3], Some(2), false), (vec![0, 1], vec![]));
+        assert_eq!(judged(&[5], Some(2), false), (vec![], vec![]));
+    }
+
+    #[test]
+    fn with_its_end_all_of_a_spool_goes_but_what_stands_behind() {
+        assert_eq!(judged(&[1, 2, 3], Some(2), true), (vec![1, 2], vec![3]));
+        assert_eq!(judged(&[0], None, true), (vec![], vec![0]));
+        assert_eq!(judged(&[3, 4], Some(2), true), (vec![], vec![3, 4]));
+    }
+
+    #[test]
+    fn what_is_gone_is_named_once() {
+        let row = |shard: &str, ended, parents: &[&str]| LeaseRow {
+            ended,
+            origin: Some(ORIGIN.into()),
+            ..LeaseRow::new(ShardId::new(shard), parents.iter().map(ShardId::new).collect())
+        };
+        let held = LeaseRow { owner: Some(crate::lease::WorkerId::new("w")), ..row("spool-held", true, &[]) };
+        let foreign = LeaseRow { origin: None, ..row("spool-foreign", true, &[]) };
+        let rows = [
+            row("spool-1", true, &[]),
+            row("spool-1-late-00000007", true, &[]),
+            row("spool-2", true, &["spool-1"]),
+            row("spool-3", false, &[]),
+            row("spool-4", true, &[]),
+            row("spool-4-late-00000007", true, &[]),
+            held,
+            foreign,
+        ];
+        let rows = rows.into_iter().map(|row| (row.shard.clone(), row)).collect();
+        let standing = BTreeMap::from([(SpoolName::new("spool-4").unwrap(), BTreeSet::from([7]))]);
+        let gone = gone(&rows, &standing);
+        assert_eq!(gone, ["spool-1-late-00000007", "spool-2"].map(ShardId::new));
+    }
+
+    #[test]
+    fn a_seal_is_kept_for_forty_days() {
+        let written: Timestamp = "2026-11-21T09:31:00Z".parse().unwrap();
+        assert!(!has_expired(written, "2026-12-31T09:31:00Z".parse().unwrap()));
+        assert!(has_expired(written, "2026-12-31T09:31:01Z".parse().unwrap()));
+        assert!(!has_expired(written, "2020-01-01T00:00:00Z".parse().unwrap()), "clocks differ");
+    }
+}

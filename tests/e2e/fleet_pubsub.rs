@@ -1,0 +1,223 @@
+//! Records that come from a subscription: one run, a fleet, and all that befalls it.
+
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use auditlake_test_servers::Answer;
+use auditlake_test_servers::aws::{Put, unique_name};
+use auditlake_test_servers::pubsub::{self, PROJECT, Publish, Topic};
+use serde_json::json;
+
+use crate::support::{
+    Cloud, Feed, Workspace, assert_all_is_archived_once, files_below, finish, mix, stop_all, wait_until,
+};
+
+/// For how long Google's client keeps a message from others, and so for how long one stays away whose receiver was killed.
+const AWAY: Duration = Duration::from_secs(65);
+
+/// A cloud whose records come from a subscription.
+struct Subscribed {
+    cloud: Cloud,
+    topic: Topic,
+}
+
+fn message(put: &Put, number: usize) -> Publish {
+    let data = String::from_utf8(put.data.clone()).unwrap();
+    // One in four has a key, and all of them the same.
+    let ordering_key = if number.is_multiple_of(4) { "key".to_owned() } else { String::new() };
+    Publish { data, ordering_key }
+}
+
+impl Subscribed {
+    fn new() -> Self {
+        let mut cloud = Cloud::for_many_records(1);
+        let (server, _) = cloud.wait(pubsub::server());
+        let topic = Topic::create(&server.url, &unique_name("audit"), &json!({ "enableMessageOrdering": true }));
+        for (key, value) in [
+            ("source.kind", "pubsub"),
+            ("source.pubsub.project", PROJECT),
+            ("source.pubsub.subscription", &topic.name),
+            ("source.pubsub.endpoint", &server.url),
+            ("source.pubsub.drain_idle", "5s"),
+            ("source.pubsub.spool.flush_interval", "300ms"),
+            ("source.pubsub.spool.seal_after", "3s"),
+        ] {
+            cloud.set(key, &format!("{value:?}"));
+        }
+        Self { cloud, topic }
+    }
+
+    fn publish(&self, feed: &mut Feed, messages: u64) {
+        let messages = feed.take(messages);
+        let messages: Vec<Publish> = messages.iter().enumerate().map(|(number, put)| message(put, number)).collect();
+        self.topic.publish(&messages);
+    }
+
+    /// Publishes so many a second, some of them twice. Blocks: let a thread do it.
+    fn publish_at_rate(&self, feed: &mut Feed, messages: u64, a_second: u64) {
+        let started = Instant::now();
+        for published in 0..messages / a_second {
+            let puts = feed.take(a_second);
+            let mut messages: Vec<Publish> =
+                puts.iter().enumerate().map(|(number, put)| message(put, number)).collect();
+            messages.extend_from_within(..messages.len() / 20);
+            self.topic.publish(&messages);
+            thread::sleep(Duration::from_secs(published + 1).saturating_sub(started.elapsed()));
+        }
+    }
+
+    /// Segments of messages that stand; seals are kept.
+    fn segments(&self) -> Vec<String> {
+        let is_seal = |key: &String| self.cloud.get(key).windows(6).any(|word| word == b"\"seal\"");
+        self.cloud.objects("_spool/").into_iter().filter(|key| !is_seal(key)).collect()
+    }
+
+    /// Takes what is left, and holds all that came of it against what was published.
+    fn assert_all_is_archived_once_and_nothing_left(&self, feed: &Feed) {
+        self.cloud.catch_up();
+        assert_all_is_archived_once(&self.cloud, feed);
+        assert_eq!(self.topic.waiting(), 0, "all is acknowledged");
+        assert_eq!(self.segments(), Vec::<String>::new());
+        let leases = self.cloud.leases();
+        assert!(
+            leases.values().all(|lease| lease.owner.is_none() && !lease.is_pending && lease.has_ended()),
+            "{leases:?}"
+        );
+    }
+}
+
+#[test]
+fn what_is_in_a_subscription_is_archived_once_and_the_second_run_archives_nothing() {
+    let (subscribed, mut feed) = (Subscribed::new(), Feed::new(31));
+    subscribed.publish(&mut feed, 1_500);
+    let first = subscribed.cloud.catch_up();
+    assert_eq!(first["archived"], feed.truth.archived(), "{first:#}");
+    subscribed.assert_all_is_archived_once_and_nothing_left(&feed);
+    assert_eq!(subscribed.cloud.catch_up()["archived"], 0);
+    let status = subscribed.cloud.status();
+    let shards = status["shards"].as_array().unwrap();
+    assert!(!shards.is_empty() && shards.iter().all(|shard| shard["state"] == "ended"), "{status:#}");
+
+    // Leases and claims can be made anew from the archive alone.
+    subscribed.cloud.drop_tables();
+    subscribed.cloud.run(&["rebuild-state"]).expect(0);
+    subscribed.cloud.verify();
+    subscribed.publish(&mut feed, 100);
+    subscribed.assert_all_is_archived_once_and_nothing_left(&feed);
+}
+
+#[test]
+fn three_workers_of_one_subscription_killed_and_slept_archive_ten_thousand_messages_once() {
+    let (subscribed, mut feed) = (Subscribed::new(), Feed::new(32));
+    let cloud = &subscribed.cloud;
+    let (workers, last_death) = thread::scope(|scope| {
+        let feeding = scope.spawn(|| subscribed.publish_at_rate(&mut feed, 10_000, 250));
+        let mut workers: Vec<_> = ["a", "b", "c"].map(|name| cloud.worker(name)).into();
+        wait_until("something is archived", || !cloud.objects("_manifests/").is_empty());
+        let mut last_death = Instant::now();
+        for round in 0.. {
+            thread::sleep(Duration::from_millis(1_000 + mix(round) % 2_000));
+            if feeding.is_finished() {
+                break;
+            }
+            let victim = workers.remove((mix(round) % 3) as usize);
+            if round % 3 == 1 {
+                // Long enough for others to take what it reads, and to seal what it writes.
+                victim.pause();
+                thread::sleep(Duration::from_secs(12));
+                victim.resume();
+                workers.push(victim);
+            } else {
+                assert!(victim.kill());
+                workers.push(cloud.worker(&format!("worker-{round}")));
+            }
+            last_death = Instant::now();
+        }
+        (workers, last_death)
+    });
+    thread::sleep(AWAY.saturating_sub(last_death.elapsed()));
+    cloud.wait_until_archived(&feed);
+    stop_all(workers);
+    assert!(feed.truth.records > 11_000, "{}", feed.truth.records);
+    subscribed.assert_all_is_archived_once_and_nothing_left(&feed);
+}
+
+#[cfg(feature = "failpoints")]
+#[test]
+fn killed_between_a_segments_put_and_its_acknowledgement_nothing_is_lost_or_doubled() {
+    let (subscribed, mut feed) = (Subscribed::new(), Feed::new(33));
+    for step in ["segment_put:1", "segment_put:3", "claimed:2", "object_put:1", "committed:1"] {
+        let worker = subscribed.cloud.worker_with("victim", &[("AUDITLAKE_FAILPOINT", step)]);
+        // It dies of one of these.
+        for _ in 0..8 {
+            subscribed.publish(&mut feed, 20);
+            thread::sleep(Duration::from_millis(600));
+        }
+        assert!(!worker.kill(), "it has died at {step}");
+    }
+    thread::sleep(AWAY);
+    subscribed.assert_all_is_archived_once_and_nothing_left(&feed);
+}
+
+/// Beside the archive, and in a directory of its own.
+#[test]
+fn one_machine_needs_nothing_but_a_disk() {
+    for (number, store) in [(34, "archive"), (35, "local")] {
+        let (subscribed, mut feed) = (Subscribed::new(), Feed::new(number));
+        let mut workspace = Workspace::new();
+        let spool = workspace.path("spool");
+        for (key, value) in [
+            ("source.kind", "pubsub"),
+            ("source.pubsub.project", PROJECT),
+            ("source.pubsub.subscription", &subscribed.topic.name),
+            ("source.pubsub.drain_idle", "3s"),
+            ("source.pubsub.spool.store", store),
+            ("batch.window", "1s"),
+        ] {
+            workspace.set(key, &format!("{value:?}"));
+        }
+        workspace.set_path("source.pubsub.spool.path", &spool);
+        let host = subscribed.topic.url.trim_start_matches("http://").to_owned();
+        subscribed.publish(&mut feed, 300);
+        let done = finish(workspace.command(&["catch-up", "--json"]).env("PUBSUB_EMULATOR_HOST", &host));
+        assert_eq!(done.expect(0).json()["archived"], feed.truth.archived());
+        feed.truth.assert_holds(&workspace.archived());
+        workspace.verify();
+        let folder = if store == "local" { spool } else { workspace.archive().join("_spool") };
+        let standing = files_below(&folder);
+        assert_eq!(standing.len(), 1, "its seal: {standing:?}");
+        assert!(fs::read(&standing[0]).unwrap().windows(6).any(|word| word == b"\"seal\""));
+    }
+}
+
+#[test]
+fn what_is_wrong_with_a_subscription_is_said_by_its_name() {
+    let mut subscribed = Subscribed::new();
+    subscribed.cloud.set("source.pubsub.subscription", "\"nowhere\"");
+    for command in ["catch-up", "run"] {
+        let done = subscribed.cloud.run(&[command]).expect(1);
+        assert!(done.stderr.contains("projects/audit-tests/subscriptions/nowhere"), "{}", done.stderr);
+        assert!(done.stderr.contains("make it, or correct source.pubsub.project and subscription"), "{}", done.stderr);
+    }
+    subscribed.cloud.set("source.pubsub.subscription", "\"\"");
+    let done = subscribed.cloud.run(&["catch-up"]).expect(2);
+    assert!(done.stderr.contains("source.pubsub.subscription: is required"), "{}", done.stderr);
+    // What only looks asks Google nothing.
+    assert_eq!(subscribed.cloud.status()["shards"], json!([]));
+}
+
+#[test]
+fn check_tries_the_subscription_and_where_its_messages_are_kept() {
+    let subscribed = Subscribed::new();
+    let check = |code| subscribed.cloud.run(&["check", "--json"]).expect(code).json();
+    let tried = check(0);
+    assert_eq!(tried["steps"].as_array().unwrap().len(), 13, "{tried:#}");
+    assert!(subscribed.segments().is_empty(), "{:?}", subscribed.segments());
+    let denied = subscribed.cloud.s3_faults.on("DeleteObject").answer(Answer::s3_access_denied());
+    let report = check(1);
+    let failed = report["steps"].as_array().unwrap().iter().find(|step| step["ok"] == false).unwrap();
+    assert_eq!(failed["what"], "put a segment once, and remove it");
+    assert!(failed["error"].as_str().unwrap().contains("allow s3:DeleteObject on "), "{failed}");
+    denied.heal();
+}
