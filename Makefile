@@ -103,6 +103,8 @@ emulators: test-tools ## Kinesis on port 4568, Pub/Sub on 8085, DynamoDB and S3 
 		node --require ./tests/servers/loopback.cjs $$package/main.js & \
 	$(PUBSUB) 8085 & \
 	GATEWAY_PORT=4566 BIND_HOST=127.0.0.1 SERVICES=dynamodb,s3 SFTP_ENABLED=0 LOG_LEVEL=ERROR $(VENV)/bin/python -m ministack & \
+	for port in 4568 8085 4566; do until (exec 3<>/dev/tcp/127.0.0.1/$$port) 2>/dev/null; do sleep 0.2; done; done; \
+	echo "They are ready."; \
 	wait
 
 .PHONY: fmt

@@ -56,7 +56,7 @@ pub enum ArchiveError {
         key: String,
     },
     /// The same call may succeed later.
-    #[error("the archive is unavailable at {key}: {reason}")]
+    #[error("the archive is unavailable{}: {reason}", named(" at ", key))]
     Unavailable {
         /// The object's key, or the prefix listed.
         key: String,
@@ -64,13 +64,18 @@ pub enum ArchiveError {
         reason: String,
     },
     /// A human is needed: permissions, a wrong place, a damaged disk.
-    #[error("the archive refuses {key}: {reason}")]
+    #[error("the archive refuses{}: {reason}", named(" ", key))]
     Refused {
         /// The object's key, or the prefix listed.
         key: String,
         /// What happened.
         reason: String,
     },
+}
+
+/// A key, behind what happened; nothing where the whole archive was meant.
+fn named(before: &str, key: &str) -> String {
+    if key.is_empty() { String::new() } else { format!("{before}{key}") }
 }
 
 impl ArchiveError {

@@ -10,7 +10,9 @@ use jiff::Timestamp;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::open::{Names, OpenArchive, OpenSource, State, open_archive, open_subscription, pages, try_spool};
+use super::open::{
+    Names, OpenArchive, OpenSource, State, check_pair, open_archive, open_subscription, pages, try_spool,
+};
 use super::{Failure, Reporting, block_on};
 use crate::archive::ArchiveStore;
 use crate::archive::s3::Probe;
@@ -67,11 +69,10 @@ pub(super) fn run(reporting: &Reporting) -> Result<ExitCode, Failure> {
 async fn check(config: &Config) -> Report {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
     let mut checklist = Checklist { steps: Vec::new(), clock: clock.clone() };
-    let resources = Resources {
-        source: check_source(config, &mut checklist).await,
-        state: check_state(config, &mut checklist).await,
-        archive: check_archive(config, &mut checklist).await,
-    };
+    let (source, origin) = check_source(config, &mut checklist).await;
+    let (place, state) = check_state(config, origin.as_deref(), &mut checklist).await;
+    let archive = check_archive(config, state.as_ref(), &mut checklist).await;
+    let resources = Resources { source, state: place, archive };
     let ok = checklist.steps.iter().all(|step| step.ok == Some(true));
     Report { ok, resources, steps: checklist.steps }
 }
@@ -123,7 +124,8 @@ fn words(failure: Failure) -> String {
     }
 }
 
-async fn check_source(config: &Config, checklist: &mut Checklist) -> String {
+/// Tries to read. What it is, and what its positions belong to.
+async fn check_source(config: &Config, checklist: &mut Checklist) -> (String, Option<String>) {
     const PART: &str = "source";
     let clock = checklist.clock.clone();
     let in_bucket =
@@ -167,14 +169,15 @@ async fn check_source(config: &Config, checklist: &mut Checklist) -> String {
     }
     let Some(source) = source else {
         checklist.skip(PART, &[(listing, list), (reading, read)]);
-        return place;
+        return (place, None);
     };
+    let origin = source.origin().map(str::to_owned);
     let Some(shards) = checklist.attempt(PART, listing, list, source.shards()).await else {
         checklist.skip(PART, &[(reading, read)]);
-        return place;
+        return (place, origin);
     };
     checklist.attempt(PART, reading, read, read_one(source.as_ref(), &shards)).await;
-    place
+    (place, origin)
 }
 
 /// Reads a page of the newest shard; of a source without shards there is nothing to read.
@@ -185,7 +188,8 @@ async fn read_one(source: &dyn Source, shards: &[Shard]) -> Result<(), String> {
     reader.next().await.map(drop).map_err(|error| error.to_string())
 }
 
-async fn check_state(config: &Config, checklist: &mut Checklist) -> String {
+/// Tries leases and claims. What they are kept in, and that, open. `origin` is what is read now.
+async fn check_state(config: &Config, origin: Option<&str>, checklist: &mut Checklist) -> (String, Option<State>) {
     const PART: &str = "state";
     let clock = checklist.clock.clone();
     let is_dynamodb = config.state.kind == StateChoice::Dynamodb;
@@ -206,7 +210,7 @@ async fn check_state(config: &Config, checklist: &mut Checklist) -> String {
     let lease = actions(&["dynamodb:PutItem", "dynamodb:GetItem", "dynamodb:DeleteItem"]);
     let claim = actions(&["dynamodb:PartiQLInsert", "dynamodb:BatchGetItem", "dynamodb:PartiQLUpdate"]);
     let (listing, leasing, claiming) =
-        ("list the leases", "make a lease row once, change it, remove it", "claim a record, and refuse its copy");
+        ("read the leases", "make a lease row once, change it, remove it", "claim a record, and refuse its copy");
     let place = if is_dynamodb {
         format!("dynamodb, {}", Names::of(&config.state.dynamodb))
     } else {
@@ -216,11 +220,13 @@ async fn check_state(config: &Config, checklist: &mut Checklist) -> String {
     let Some(state) = checklist.attempt(PART, "open it", open, opening).await else {
         let steps: [(_, &[_]); 3] = [(listing, list), (leasing, lease), (claiming, claim)];
         checklist.skip(PART, if is_dynamodb { &steps } else { &steps[..2] });
-        return place;
+        return (place, None);
     };
     let found = async {
         let archive_id = state.bound().await.map_err(words)?.unwrap_or_default();
-        state.leases(archive_id).map_err(words)?.look().await.map_err(|error| error.to_string())
+        let listing = state.leases(archive_id).map_err(words)?.look().await.map_err(|error| error.to_string())?;
+        let rows = listing.whole().map_err(|error| error.to_string())?;
+        rows.iter().try_for_each(|row| row.check_origin(origin)).map_err(|error| error.to_string())
     };
     checklist.attempt(PART, listing, list, found).await;
     let tried = async { try_lease(state.leases(Uuid::nil()).map_err(words)?.as_ref()).await };
@@ -230,7 +236,7 @@ async fn check_state(config: &Config, checklist: &mut Checklist) -> String {
     if let Some(claims) = state.trial_claims() {
         checklist.attempt(PART, claiming, claim, try_claim(&claims, now)).await;
     }
-    place
+    (place, Some(state))
 }
 
 fn trial_shard() -> ShardId {
@@ -281,7 +287,8 @@ async fn try_claim(claims: &dyn Claims, now: Timestamp) -> Result<(), String> {
     Err(format!("two claims of one record came to {verdicts:?}: conditions are not kept"))
 }
 
-async fn check_archive(config: &Config, checklist: &mut Checklist) -> String {
+/// Tries to put objects, and sees whether they would go where those of this state are.
+async fn check_archive(config: &Config, state: Option<&State>, checklist: &mut Checklist) -> String {
     const PART: &str = "archive";
     const TRIALS: [(Probe, &str, &[&str]); 4] = [
         (Probe::List, "list objects", &["s3:ListBucket"]),
@@ -307,6 +314,10 @@ async fn check_archive(config: &Config, checklist: &mut Checklist) -> String {
         checklist.skip(PART, if is_bucket { &trials } else { &[] });
         return place;
     };
+    if let Some(state) = state {
+        let pair = Box::pin(async { check_pair(&archive, state).await.map_err(words) });
+        checklist.attempt(PART, "be the archive of this state", &[], pair).await;
+    }
     if is_bucket {
         for (probe, what, actions) in TRIALS {
             checklist.attempt(PART, what, actions, Box::pin(try_bucket(&archive, probe))).await;

@@ -22,7 +22,7 @@ use crate::verify::recorded::Recorded;
 use crate::worker::{Shutdown, Totals, Worker};
 
 /// How often the archive is asked for the newest recorded verification.
-const LOOK_FOR_VERIFICATIONS: Duration = Duration::from_mins(5);
+const LOOK_FOR_VERIFICATIONS: Duration = Duration::from_mins(1);
 
 pub(super) fn run(config: &ConfigFile) -> Result<ExitCode, Failure> {
     let config = config.load()?;

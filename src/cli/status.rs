@@ -5,16 +5,17 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::anyhow;
 use jiff::Timestamp;
 use serde::Serialize;
 
 use super::open::{Lag, OpenSource, find_archive, look_at_leases, pages};
 use super::{Failure, Reporting, block_on, output};
 use crate::config::Config;
-use crate::lease::LeaseRow;
+use crate::lease::{LeaseRow, Listing};
 use crate::ops::clock::{Clock, SystemClock};
 use crate::ops::words::thousands;
-use crate::source::{Checkpoint, ShardId};
+use crate::source::{Checkpoint, Shard, ShardId};
 use crate::worker::Family;
 
 /// One shard.
@@ -24,12 +25,14 @@ struct ShardStatus {
     /// `waiting` (nothing read yet), `reading`, `caught up`, `ended`, or `gone` (the source no longer has it).
     state: &'static str,
     owner: Option<String>,
-    checkpoint: Checkpoint,
+    /// Null where the row is gone: the shard has ended, and its children have moved on.
+    checkpoint: Option<Checkpoint>,
     /// Bytes that are not archived yet; null where the source can't tell (a compressed file that has been begun).
     lag_bytes: Option<u64>,
     /// How long ago the time is up to which the shard is known to be archived; null where it is not known, and for files.
     lag_ms: Option<u64>,
-    batches: u64,
+    /// Null where the row is gone.
+    batches: Option<u64>,
     /// The batch under way.
     pending: Option<PendingStatus>,
 }
@@ -44,23 +47,32 @@ struct PendingStatus {
 #[derive(Serialize)]
 struct Status {
     archive_id: Option<String>,
+    /// There is an archive, and no lease rows of it: a worker makes them anew when it starts.
+    state_is_missing: bool,
     shards: Vec<ShardStatus>,
+    /// Rows that can't be read, and why.
+    damaged: Vec<String>,
 }
 
 pub(super) fn run(reporting: &Reporting) -> Result<ExitCode, Failure> {
     let config = reporting.load()?;
     let status = block_on(status(&config))?;
     reporting.print(&status, Status::render)?;
-    Ok(ExitCode::SUCCESS)
+    match &status.damaged[..] {
+        [] => Ok(ExitCode::SUCCESS),
+        [first, ..] => Err(anyhow!("{first}").into()),
+    }
 }
 
 async fn status(config: &Config) -> Result<Status, Failure> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
     let archive_id = find_archive(config, clock.clone()).await?;
-    let rows = match look_at_leases(config, archive_id).await? {
-        Some(leases) => leases.list().await?,
-        None => Vec::new(),
+    let listing = match look_at_leases(config, archive_id).await? {
+        Some(leases) => Some(leases.look().await?),
+        None => None,
     };
+    let state_is_missing = archive_id.is_some() && listing.is_none();
+    let Listing { rows, damaged } = listing.unwrap_or_default();
     let mut rows: BTreeMap<ShardId, LeaseRow> = rows.into_iter().map(|row| (row.shard.clone(), row)).collect();
     let source = OpenSource::open(config, clock.clone(), pages(config)).await?;
     let mut shards = Vec::new();
@@ -70,18 +82,39 @@ async fn status(config: &Config) -> Result<Status, Failure> {
     let left: BTreeSet<ShardId> =
         listed.iter().map(|shard| &shard.id).filter(|shard| family.has_left(shard)).cloned().collect();
     for shard in listed {
-        let ended = left.contains(&shard.id);
-        let new = || LeaseRow { ended, ..LeaseRow::new(shard.id.clone(), shard.parents.clone()) };
-        let row = rows.remove(&shard.id).unwrap_or_else(new);
+        let Some(row) = rows.remove(&shard.id).or_else(|| unread(&shard, &left)) else {
+            shards.push(ShardStatus::left(&shard.id));
+            continue;
+        };
         let lag = source.lag(&shard, &row, clock.now())?;
         shards.push(ShardStatus::of(&row, lag, true));
     }
     shards.extend(rows.values().map(|row| ShardStatus::of(row, Lag::default(), false)));
     shards.sort_by(|a, b| a.shard.cmp(&b.shard));
-    Ok(Status { archive_id: archive_id.map(|id| id.to_string()), shards })
+    let damaged = damaged.iter().map(ToString::to_string).collect();
+    Ok(Status { archive_id: archive_id.map(|id| id.to_string()), state_is_missing, shards, damaged })
+}
+
+/// The row that a shard without one would get; none where it had one.
+fn unread(shard: &Shard, left: &BTreeSet<ShardId>) -> Option<LeaseRow> {
+    (!left.contains(&shard.id)).then(|| LeaseRow::new(shard.id.clone(), shard.parents.clone()))
 }
 
 impl ShardStatus {
+    /// Of a shard that has ended and whose row is gone.
+    fn left(shard: &ShardId) -> Self {
+        Self {
+            shard: shard.to_string(),
+            state: "ended",
+            owner: None,
+            checkpoint: None,
+            lag_bytes: None,
+            lag_ms: None,
+            batches: None,
+            pending: None,
+        }
+    }
+
     fn of(row: &LeaseRow, lag: Lag, listed: bool) -> Self {
         let state = match row.checkpoint {
             _ if row.ended => "ended",
@@ -99,10 +132,10 @@ impl ShardStatus {
             shard: row.shard.to_string(),
             state,
             owner: row.owner.as_ref().map(ToString::to_string),
-            checkpoint: row.checkpoint.clone(),
+            checkpoint: Some(row.checkpoint.clone()),
             lag_bytes: lag.bytes,
             lag_ms: lag.time.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
-            batches: row.batch_seq,
+            batches: Some(row.batch_seq),
             pending,
         }
     }
@@ -127,12 +160,13 @@ impl Status {
                 shard.shard.clone(),
                 shard.state.into(),
                 shard.owner.clone().unwrap_or_else(|| "-".into()),
-                shard.checkpoint.to_string(),
+                shard.checkpoint.as_ref().map_or_else(|| "-".into(), ToString::to_string),
                 lag,
-                shard.batches.to_string(),
+                shard.batches.map_or_else(|| "-".into(), |batches| batches.to_string()),
                 pending,
             ]);
         }
-        format!("archive {id}\n\n{table}")
+        let missing = "\nthere are no lease rows: a worker makes them anew from the archive when it starts\n";
+        format!("archive {id}\n{}\n{table}", if self.state_is_missing { missing } else { "" })
     }
 }

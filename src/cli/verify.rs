@@ -48,6 +48,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     }
     let config = arguments.reporting.load()?;
     crate::ops::telemetry::start("warn");
+    let mut kept = None;
     let report = block_on(async {
         let clock = Arc::new(SystemClock::start());
         let began = clock.now();
@@ -62,11 +63,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         let report = verify(archive.as_ref(), leases.as_deref(), Arc::new(ObjectRows), &options, &mut show).await?;
         if arguments.record {
             let recorded = Recorded::of(&report, began);
-            recorded.put(archive.as_ref()).await.context("the verification can't be recorded")?;
+            kept = Some(recorded.put(archive.as_ref()).await.context("the verification can't be recorded")?);
         }
         Ok(report)
     })?;
-    arguments.reporting.print(&report, |report| render(report).trim_end().into())?;
+    let recorded = kept.map(|key| format!("\nrecorded  {key}")).unwrap_or_default();
+    arguments.reporting.print(&report, |report| format!("{}{recorded}", render(report).trim_end()))?;
     Ok(if report.is_intact() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -169,6 +169,16 @@ impl LeaseRow {
     pub fn is_untouched(&self) -> bool {
         self.remade_at == Some(self.batch_seq) && self.owner.is_none() && self.taken_at.is_none()
     }
+
+    /// Refuses a row whose positions mean nothing in what is read now.
+    pub fn check_origin(&self, read: Option<&str>) -> Result<(), OtherOrigin> {
+        match (self.origin.as_deref(), read) {
+            (Some(archived), Some(read)) if archived != read => {
+                Err(OtherOrigin { archived: archived.into(), read: read.into() })
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 impl LeaseRow {
@@ -197,6 +207,20 @@ impl LeaseRow {
             remade_at: None,
         }
     }
+}
+
+/// The row is another stream's.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "it was archived from {archived}, and {read} is read now: a stream that was deleted and made again under its name \
+     has other records in shards of the same names; archive it under another archive.s3.prefix (or path), with other \
+     state"
+)]
+pub struct OtherOrigin {
+    /// Where its positions belong.
+    pub archived: String,
+    /// What is read now.
+    pub read: String,
 }
 
 /// The shard of the row that `check` makes and removes; no source has one of this name. Should it be kept from removing

@@ -8,6 +8,9 @@ use crate::worker::board::Shown;
 /// A loop that has not turned for so long is stuck: every call that it waits for ends sooner.
 const STUCK_AFTER: Duration = Duration::from_mins(5);
 
+/// Leases change hands; a shard that is nobody's for so long is not about to.
+const UNOWNED_FOR: Duration = Duration::from_mins(1);
+
 /// What is stuck, a line each; nothing where all loops turn. `memory_waits`: reading waits for memory, as it does for as long
 /// as the archive is away, and a restart would help nobody.
 pub fn stuck(shown: &Shown, now: Duration, memory_waits: bool) -> Vec<String> {
@@ -42,9 +45,10 @@ pub fn unready(shown: &Shown, now: Duration) -> Vec<String> {
     for (shard, stopped) in &shown.stopped {
         reasons.push(format!("the shard {shard} stopped at {}: {}", stopped.at, stopped.error));
     }
+    let unowned_for = shown.unowned_since.map_or(Duration::ZERO, |since| now.saturating_sub(since));
     match &shown.look {
         None => reasons.push("starting".into()),
-        Some(look) if look.unowned > 0 && shown.held.is_empty() => {
+        Some(look) if unowned_for >= UNOWNED_FOR && shown.held.is_empty() => {
             reasons.push(format!("{} shards are nobody's, and none is read here", look.unowned));
         }
         Some(_) => {}
@@ -110,6 +114,9 @@ mod tests {
         let stopped = StoppedShard { error: "foreign".into(), at: Timestamp::UNIX_EPOCH, again_at: Duration::ZERO };
         shown.stopped.insert(ShardId::new("c"), stopped);
         shown.look = Some(Look { unowned: 2, ..Look::default() });
+        shown.unowned_since = Some(Duration::from_secs(31));
+        assert_eq!(unready(&shown, now).len(), 1, "they may be about to be taken");
+        shown.unowned_since = Some(Duration::from_secs(30));
         assert_eq!(
             unready(&shown, now),
             ["the shard c stopped at 1970-01-01T00:00:00Z: foreign", "2 shards are nobody's, and none is read here"]

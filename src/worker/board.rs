@@ -26,6 +26,8 @@ pub struct Shown {
     pub stopped: BTreeMap<ShardId, StoppedShard>,
     /// What it saw when it last looked around; `None` before the first time.
     pub look: Option<Look>,
+    /// Since when, in monotonic time, there are shards to read that nobody alive holds.
+    pub unowned_since: Option<Duration>,
     /// Since when, in monotonic time, looking around has failed, and why.
     pub failing: Option<(Duration, String)>,
     /// When the loop that looks around last turned, in monotonic time.
@@ -239,8 +241,9 @@ impl Board {
     }
 
     /// The coordinator of `me` looked around. Shards that stopped here may be read by others since, or be gone.
-    pub(super) fn looked(&self, me: &WorkerId, look: Look) {
+    pub(super) fn looked(&self, now: Duration, me: &WorkerId, look: Look) {
         let mut shown = self.lock();
+        shown.unowned_since = (look.unowned > 0).then(|| shown.unowned_since.unwrap_or(now));
         let is_ours = |shard: &ShardId| {
             let seen = look.shards.iter().find(|seen| seen.shard == *shard);
             seen.is_none_or(|seen| seen.owner.as_ref().is_none_or(|owner| owner == me.as_str()))

@@ -57,8 +57,8 @@ pub enum CommitError {
     /// The batch's number is taken in the archive, and the lease row knows nothing of it.
     #[error(
         "{key} stands in the archive already, but the lease row knows nothing of that batch: the state is older than the \
-         archive (was it restored from a backup?), or another state directory archives this shard too; nothing was \
-         changed: run rebuild-state"
+         archive (was it restored from a backup? then run rebuild-state), or another state archives this shard too \
+         (another directory, or tables of another state.dynamodb.table_prefix: stop one of the two); nothing was changed"
     )]
     StateIsOlder {
         /// The manifest's key.

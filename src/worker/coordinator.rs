@@ -310,9 +310,11 @@ impl Worker {
         let plan = view.plan(is_patient(self.uneven_since));
         self.uneven_since = view.is_uneven().then(|| self.uneven_since.unwrap_or(now));
         let me = &self.settings.worker;
-        self.totals
-            .board
-            .looked(me, Look { shards: self.rows.seen().map(SeenShard::of).collect(), unowned: view.unowned() });
+        self.totals.board.looked(
+            now,
+            me,
+            Look { shards: self.rows.seen().map(SeenShard::of).collect(), unowned: view.unowned() },
+        );
         for shard in plan.take {
             self.start(&shard, Work::Read(Until::Forever));
         }

@@ -4,7 +4,7 @@ use super::commit::CommitError;
 use crate::archive::chain::ChainError;
 use crate::dedupe::ClaimError;
 use crate::encode::{EncodeError, keys};
-use crate::lease::{LeaseError, LeaseRow};
+use crate::lease::{LeaseError, LeaseRow, OtherOrigin};
 use crate::source::{ShardId, SourceError};
 
 /// Why a shard stopped. Its lease row says truthfully how far it got; nothing behind that is passed over.
@@ -41,17 +41,8 @@ pub enum ShardError {
         range: String,
     },
     /// The lease row is another stream's.
-    #[error(
-        "it was archived from {archived}, and {read} is read now: a stream that was deleted and made again under its name \
-         has other records in shards of the same names; archive it under another archive.s3.prefix (or path), with other \
-         state"
-    )]
-    OtherOrigin {
-        /// Where its positions belong.
-        archived: String,
-        /// What is read now.
-        read: String,
-    },
+    #[error(transparent)]
+    OtherOrigin(#[from] OtherOrigin),
     /// The task panicked.
     #[error("a bug: {0}")]
     Panic(String),

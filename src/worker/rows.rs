@@ -145,7 +145,13 @@ impl Rows {
         for row in rows {
             let shard = row.shard.clone();
             match self.create(row).await {
-                Ok(row) => drop(self.seen.insert(shard, row)),
+                Ok(row) => {
+                    if row.remade_at.is_some() {
+                        tracing::warn!(%shard, checkpoint = %row.checkpoint, batches = row.batch_seq,
+                            "the lease row was lost; it is made anew from the archive");
+                    }
+                    self.seen.insert(shard, row);
+                }
                 Err(error @ LeaseError::Damaged { .. }) => failures.push(ShardFailure { shard, error: error.into() }),
                 Err(error) => return Err(error.into()),
             }

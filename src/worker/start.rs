@@ -115,12 +115,7 @@ impl Start {
 
     /// A stream that was deleted and made again under its name has shards of the same names, and other records.
     fn check_origin(&self) -> Result<(), ShardError> {
-        match (self.row.origin.as_deref(), self.ports.source.origin()) {
-            (Some(archived), Some(read)) if archived != read => {
-                Err(ShardError::OtherOrigin { archived: archived.into(), read: read.into() })
-            }
-            _ => Ok(()),
-        }
+        Ok(self.row.check_origin(self.ports.source.origin())?)
     }
 
     /// The newest manifests of the parents of a shard that has none yet: its first one names them, so that a shard's end

@@ -93,6 +93,8 @@ pub(super) async fn open_bucket(config: &S3Config, clock: Arc<dyn Clock>) -> Res
     };
     let sdk = aws::sdk_config(config.access(), PATIENCE).await;
     require_region(sdk.region(), "archive.s3", "the bucket's")?;
+    let refuse = |reason| Failure::configuration(anyhow!("archive.s3: {reason}"));
+    aws::check_credentials(&sdk).await.map_err(refuse)?;
     let client = aws::s3_client(&sdk, config.force_path_style);
     let prefix = |error: ArchiveError| Failure::configuration(anyhow!("archive.s3.prefix: {error}"));
     S3Archive::new(client, s3_options(config, bucket), clock).map_err(prefix)
@@ -130,18 +132,44 @@ pub(in crate::cli) async fn archive_identity(
 ) -> Result<ArchiveIdentity, Failure> {
     let (store, place) = (archive.store.as_ref(), &archive.place);
     let failure = |error| identity_failure(error, place);
-    let bound = state.bound().await?;
     archive.probe(&Probe::READING).await?;
-    if let (Some(bound), Err(IdentityError::Absent)) = (bound, identity::read(store).await) {
-        let help = if archive.bucket.is_some() { "is it another bucket or prefix?" } else { "is its disk mounted?" };
-        return Err(Failure::configuration(anyhow!(
-            "{place}: the archive {bound}, whose state is in {state}, is not there; {help}"
-        )));
-    }
+    check_presence(archive, state).await?;
     identity::look(store).await.map_err(failure)?;
     archive.probe(&Probe::WRITING).await?;
     let opened = identity::open_or_create(store, clock.now(), random_id).await;
     opened.map_err(failure)
+}
+
+/// Refuses a place where there is no archive, though the state is one's: its disk is not there, or it is another bucket.
+async fn check_presence(archive: &OpenArchive, state: &State) -> Result<Option<ArchiveIdentity>, Failure> {
+    match (state.bound().await?, identity::read(archive.store.as_ref()).await) {
+        (Some(bound), Err(IdentityError::Absent)) => {
+            let help =
+                if archive.bucket.is_some() { "is it another bucket or prefix?" } else { "is its disk mounted?" };
+            Err(Failure::configuration(anyhow!(
+                "{}: the archive {bound}, whose state is in {state}, is not there; {help}",
+                archive.place
+            )))
+        }
+        // What is wrong with it is said by whoever needs it.
+        (_, found) => Ok(found.ok()),
+    }
+}
+
+/// Sees whether archive and state belong together, or may: where neither is there yet.
+pub(in crate::cli) async fn check_pair(archive: &OpenArchive, state: &State) -> Result<(), Failure> {
+    let found = check_presence(archive, state).await?;
+    match (state.bound().await?, found) {
+        (Some(bound), Some(found)) if bound != found.archive_id => Err(Failure::configuration(anyhow!(
+            "{}: it is the archive {}, and {state} belong to {bound}",
+            archive.place,
+            found.archive_id
+        ))),
+        _ => identity::look(archive.store.as_ref())
+            .await
+            .map(drop)
+            .map_err(|error| identity_failure(error, &archive.place)),
+    }
 }
 
 fn identity_failure(error: IdentityError, place: &Place) -> Failure {

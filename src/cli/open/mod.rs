@@ -27,7 +27,7 @@ use crate::worker::Settings;
 use crate::source::pubsub::Receiver;
 use source::READ_AHEAD;
 
-pub(super) use archive::{OpenArchive, archive_identity, find_archive, open_archive, read_archive};
+pub(super) use archive::{OpenArchive, archive_identity, check_pair, find_archive, open_archive, read_archive};
 pub(super) use dynamodb::Names;
 pub(super) use pubsub::{open_subscription, try_spool};
 pub(super) use source::{Lag, OpenSource, open_source, pages};

@@ -216,7 +216,7 @@ mod tests {
         for name in ["a", "b"] {
             fs::write(root.path().join("in").join(name), format!("{{\"log_id\":\"{name}\"}}\n")).unwrap();
         }
-        assert!(crate::cli::catch_up::catch_up(&config).await.is_ok());
+        assert!(Box::pin(crate::cli::catch_up::catch_up(&config)).await.is_ok());
         fs::remove_dir_all(root.path().join("state")).unwrap();
 
         let (archive, archive_id) =

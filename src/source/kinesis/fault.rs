@@ -66,6 +66,16 @@ const CREDENTIALS: &[&str] = &[
 ];
 
 impl Fault {
+    /// The same, of a stream that nobody has seen yet.
+    pub(super) fn of_configuration(self) -> Self {
+        match self {
+            Self::Missing(words) => Self::Missing(format!(
+                "there is no such stream there: correct source.kinesis.stream, region or endpoint_url ({words})"
+            )),
+            other => other,
+        }
+    }
+
     /// The error for whoever reads `shard`, which may be the whole stream's name.
     pub(super) fn at(self, shard: &ShardId) -> SourceError {
         let shard = shard.clone();

@@ -72,7 +72,8 @@ impl KinesisSource {
     ) -> Result<Self, SourceError> {
         let name = ShardId::new(&options.stream);
         let find = || async {
-            Stream::find(client.clone(), &options.stream, clock.clone()).await.map_err(|fault| fault.at(&name))
+            let found = Stream::find(client.clone(), &options.stream, clock.clone()).await;
+            found.map_err(|fault| fault.of_configuration().at(&name))
         };
         let policy = RetryPolicy { give_up_after: Some(PATIENCE) };
         let may_pass = |error: &SourceError| matches!(error, SourceError::Unavailable { .. });
