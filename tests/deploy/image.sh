@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Builds the image, and runs the main job in it as it is to be run: read-only, as nobody, without capabilities or a
-# network. Needs root on Debian 12 or later, the packages below, Rust, and crates.io; no Docker. 10 minutes on two cores.
+# network. Needs root on Debian 12, the packages below, Rust, Python 3, and crates.io; no Docker. Nearly all of its time is the build
+# of Rust: half an hour on a busy machine of two cores, seconds when nothing has changed.
 #
 # Where a base image is not here (`podman pull` it before, to use the real one), a stand-in is made of Debian's packages: the
 # real one's libraries, users and certificates, not its digest or its size.
@@ -55,7 +56,8 @@ if ! buildah inspect --type image "$build_base" >/dev/null 2>&1; then
 fi
 if ! buildah inspect --type image "$run_base" >/dev/null 2>&1; then
     say "a stand-in for $run_base"
-    # Unpacked, not installed: no shell, and nothing that a package would set up.
+    # Unpacked, not installed: no shell, and nothing that a package would set up. A hook's own $1 is the root that is made.
+    # shellcheck disable=SC2016
     mmdebstrap --quiet --variant=extract --mode=root \
         --include=base-files,netbase,tzdata,libc6,libgcc-s1,libssl3,libstdc++6,ca-certificates \
         --customize-hook='mkdir -p "$1/etc/ssl/certs" "$1/home/nonroot" && cat "$1"/usr/share/ca-certificates/mozilla/*.crt >"$1/etc/ssl/certs/ca-certificates.crt"' \
