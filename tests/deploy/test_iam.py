@@ -12,7 +12,7 @@ from support import DEPLOY, ROOT, load_json, listed
 POLICIES = DEPLOY / "iam"
 
 # Which policy allows a call. `None`: no policy needs to.
-WORKER, TABLES, FAN_OUT, OBJECTS = "policy", "create-tables", "fan-out", "object-options"
+WORKER, TABLES, FAN_OUT, OBJECTS, SPOOL = "policy", "create-tables", "fan-out", "object-options", "spool"
 
 # Every operation that the source calls, the actions that it needs, and the policy that has to allow them.
 ACTIONS = {
@@ -49,6 +49,7 @@ ACTIONS = {
         "upload_part": (WORKER, ["PutObject"]),
         "complete_multipart_upload": (WORKER, ["PutObject"]),
         "abort_multipart_upload": (WORKER, ["AbortMultipartUpload"]),
+        "delete_object": (SPOOL, ["DeleteObject"]),
     },
 }
 
@@ -89,7 +90,7 @@ def calls(texts):
 def needed():
     """The actions of each policy, as the source has it."""
     texts = list(sources().values())
-    actions = {policy: set() for policy in (WORKER, TABLES, FAN_OUT, OBJECTS)}
+    actions = {policy: set() for policy in (WORKER, TABLES, FAN_OUT, OBJECTS, SPOOL)}
     for service, operation in calls(texts):
         known = ACTIONS[service].get(operation)
         if known is None:
