@@ -62,7 +62,7 @@ fn every_permission_that_is_missing_is_named_as_iam_names_it() {
     cloud.put(&mut feed, 10);
     let check = |cloud: &Cloud, code| cloud.run(&["check", "--json"]).expect(code).json();
     let report = check(&cloud, 0);
-    assert_eq!(steps(&report).len(), 12, "{report:#}");
+    assert_eq!(steps(&report).len(), 13, "{report:#}");
     assert!(cloud.leases().is_empty(), "the row that was tried is gone");
 
     let denied = |faults: &FaultProxy, operation: &str, answer: Answer, action: &str| {
@@ -98,4 +98,29 @@ fn every_permission_that_is_missing_is_named_as_iam_names_it() {
     cloud.catch_up();
     check(&cloud, 0);
     assert_all_is_archived_once(&cloud, &feed);
+}
+
+#[test]
+fn what_would_be_refused_later_is_refused_here() {
+    let (mut cloud, mut feed) = (Cloud::new(2), Feed::new(83));
+    cloud.put(&mut feed, 10);
+    cloud.catch_up();
+    cloud.run(&["check"]).expect(0);
+    let prefix = |cloud: &mut Cloud, prefix: &str| drop(cloud.set("archive.s3.prefix", &format!("{prefix:?}")));
+
+    prefix(&mut cloud, "elsewhere");
+    let done = cloud.run(&["check"]).expect(1);
+    assert!(done.stdout.contains("is not there; is it another bucket or prefix?"), "{done:#?}");
+    let mut cloud = cloud;
+    prefix(&mut cloud, crate::support::PREFIX);
+    cloud.run(&["check"]).expect(0);
+
+    let shard = cloud.open_shards()[0].clone();
+    cloud.edit_lease(&shard, "auditlake_checkpoint", "nonsense");
+    let done = cloud.run(&["check"]).expect(1);
+    assert!(done.stdout.contains(&format!("the lease row of {shard} is damaged")), "{done:#?}");
+    let status = cloud.run(&["status", "--json"]).expect(1);
+    let status: Value = serde_json::from_str(&status.stdout).unwrap();
+    assert_eq!(status["shards"].as_array().unwrap().len(), 2, "the others are shown: {status:#}");
+    assert_eq!(status["damaged"].as_array().unwrap().len(), 1, "{status:#}");
 }

@@ -212,7 +212,7 @@ fn check_tries_the_subscription_and_where_its_messages_are_kept() {
     let subscribed = Subscribed::new();
     let check = |code| subscribed.cloud.run(&["check", "--json"]).expect(code).json();
     let tried = check(0);
-    assert_eq!(tried["steps"].as_array().unwrap().len(), 13, "{tried:#}");
+    assert_eq!(tried["steps"].as_array().unwrap().len(), 14, "{tried:#}");
     assert!(subscribed.segments().is_empty(), "{:?}", subscribed.segments());
     let denied = subscribed.cloud.s3_faults.on("DeleteObject").answer(Answer::s3_access_denied());
     let report = check(1);
