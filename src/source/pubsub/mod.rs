@@ -273,7 +273,7 @@ impl Receiver {
         Ok(())
     }
 
-    /// Removes what is archived, and finds what was put behind the end of a spool.
+    /// Finds what was put behind the end of a spool, and removes what is archived, where it may.
     pub async fn tidy(&self) -> Result<(), SourceError> {
         self.keeper.tidy().await
     }
@@ -318,7 +318,7 @@ impl Receiver {
         loop {
             let round = async {
                 if let Err(error) = self.tidy().await {
-                    tracing::warn!(%error, "what is archived can't be removed from the spools now; it is tried again");
+                    tracing::warn!(%error, "the spools can't be looked through now; it is tried again");
                 }
                 self.shared.clock.sleep(TIDY_EVERY).await;
             };
