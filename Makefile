@@ -49,6 +49,47 @@ $(NPM_PACKAGES)/installed: tests/servers/package.json tests/servers/package-lock
 $(PUBSUB): tests/servers/pubsub/build.sh tests/servers/pubsub/main.go
 	tests/servers/pubsub/build.sh $(abspath $@)
 
+# What the files under deploy/ are checked with.
+DEPLOY_VENV := .tools/deploy
+PROMETHEUS := .tools/prometheus
+
+.PHONY: test-deploy
+test-deploy: build deploy-tools ## the files under deploy/, and what docs/ say of them, by the tools of those who read them
+	cd tests/deploy && $(abspath $(DEPLOY_VENV))/bin/python -m unittest
+
+.PHONY: test-image
+test-image: ## builds the container image without Docker and runs the main job in it; needs root on Debian
+	tests/deploy/image.sh
+
+.PHONY: deploy-files
+deploy-files: ## makes anew what stands under deploy/ twice
+	{ printf '%s\n' '# deploy/prometheus/alerts.yaml for the Prometheus Operator; made by `make deploy-files`.' \
+		'apiVersion: monitoring.coreos.com/v1' 'kind: PrometheusRule' 'metadata:' '  name: auditlake' 'spec:'; \
+	sed -n '/^groups:/,$$ s/^\(.\)/  \1/p' deploy/prometheus/alerts.yaml; \
+	} >deploy/kubernetes/components/monitoring/prometheus-rule.yaml
+
+.PHONY: deploy-tools
+deploy-tools: $(DEPLOY_VENV)/installed $(VENV)/installed $(PROMETHEUS)/installed
+
+$(DEPLOY_VENV)/installed: tests/deploy/requirements.txt
+	rm -rf $(DEPLOY_VENV)
+	$(PYTHON) -m venv $(DEPLOY_VENV)
+	$(DEPLOY_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
+
+# Debian's package unpacked, where there is none: installing it would start a server.
+$(PROMETHEUS)/installed:
+	@rm -rf $(@D) && mkdir -p $(@D) && cd $(@D); \
+	if command -v promtool prometheus >/dev/null; then \
+		ln -s "$$(command -v promtool)" "$$(command -v prometheus)" .; \
+	elif command -v apt-get >/dev/null; then \
+		if [ "$$(id -u)" = 0 ]; then apt-get update -qq; fi; \
+		apt-get download -qq prometheus && dpkg -x prometheus_*.deb . && ln -s usr/bin/promtool usr/bin/prometheus .; \
+	else \
+		echo "Prometheus is missing: install it" >&2; exit 1; \
+	fi; \
+	./promtool --version >/dev/null && ./prometheus --version >/dev/null && touch installed
+
 .PHONY: emulators
 emulators: test-tools ## Kinesis on port 4568, Pub/Sub on 8085, DynamoDB and S3 on 4566, of this machine only; until interrupted
 	@printf '%s\n' "In another shell:" \
@@ -83,6 +124,10 @@ deny: ## licenses, sources and advisories of the dependencies, if cargo-deny is 
 	else \
 		echo "NOT CHECKED: licenses, sources and advisories; 'cargo install cargo-deny' to check them" >&2; \
 	fi
+
+.PHONY: docs
+docs: ## writes the pages of docs/ that come from the code
+	AUDITLAKE_WRITE_DOCS=1 cargo test --test docs
 
 .PHONY: examples
 examples: ## makes examples/audit and examples/expected.json anew

@@ -33,13 +33,23 @@ pub struct Counts {
 }
 
 /// What an object holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ObjectKind {
     /// Canonical records.
     Events,
     /// Quarantine.
     Rejected,
+}
+
+impl ObjectKind {
+    /// The word in manifests and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Events => "events",
+            Self::Rejected => "rejected",
+        }
+    }
 }
 
 /// One object of a batch.

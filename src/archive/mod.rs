@@ -7,6 +7,7 @@ mod local;
 pub mod manifest;
 mod memory;
 pub mod s3;
+pub mod trial;
 
 use async_trait::async_trait;
 use bytes::Bytes;

@@ -1,5 +1,6 @@
 //! What the adapters of Kinesis, DynamoDB and S3 share: how a client is made, and what an error of the SDK means.
 
+mod counting;
 pub mod dynamodb;
 
 use std::time::Duration;
@@ -14,6 +15,7 @@ use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::config::{RequestChecksumCalculation, ResponseChecksumValidation};
 use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use counting::CountCalls;
 
 /// Where a service is and who asks. What is missing comes by the SDK's own chain: environment, profile, web identity,
 /// the container's or the machine's role.
@@ -75,8 +77,21 @@ pub fn s3_client(config: &SdkConfig, force_path_style: bool) -> aws_sdk_s3::Clie
     let config = aws_sdk_s3::config::Builder::from(config)
         .force_path_style(force_path_style)
         .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
-        .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
+        .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
+        .interceptor(CountCalls { service: "s3" });
     aws_sdk_s3::Client::from_conf(config.build())
+}
+
+/// A client of Kinesis.
+pub fn kinesis_client(config: &SdkConfig) -> aws_sdk_kinesis::Client {
+    let config = aws_sdk_kinesis::config::Builder::from(config).interceptor(CountCalls { service: "kinesis" });
+    aws_sdk_kinesis::Client::from_conf(config.build())
+}
+
+/// A client of DynamoDB.
+pub fn dynamodb_client(config: &SdkConfig) -> aws_sdk_dynamodb::Client {
+    let config = aws_sdk_dynamodb::config::Builder::from(config).interceptor(CountCalls { service: "dynamodb" });
+    aws_sdk_dynamodb::Client::from_conf(config.build())
 }
 
 /// Whether there are credentials; else what is missing, in one line: a client would try for long, and then say less.

@@ -20,7 +20,7 @@ pub struct Limits {
 }
 
 /// Why a batch was cut.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum CutReason {
     /// A payload of a later window arrived, or the clock says that the window is over.
     Window,
@@ -38,9 +38,30 @@ pub enum CutReason {
     Stop,
     /// Another worker asked for the shard's lease.
     Handover,
+    /// Records are missing behind it.
+    Gap,
+    /// The shard can't be read on.
+    Fault,
+    /// It had been cut before, and is finished after a crash or a takeover.
+    Resumed,
 }
 
 impl CutReason {
+    /// All there are.
+    pub const ALL: [Self; 11] = [
+        Self::Window,
+        Self::Records,
+        Self::Bytes,
+        Self::Memory,
+        Self::ShardEnd,
+        Self::Target,
+        Self::Stop,
+        Self::Handover,
+        Self::Gap,
+        Self::Fault,
+        Self::Resumed,
+    ];
+
     /// The word in logs and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -52,6 +73,9 @@ impl CutReason {
             Self::Target => "target",
             Self::Stop => "stop",
             Self::Handover => "handover",
+            Self::Gap => "gap",
+            Self::Fault => "fault",
+            Self::Resumed => "resumed",
         }
     }
 }

@@ -8,14 +8,14 @@ use anyhow::anyhow;
 use serde::Serialize;
 
 use super::open::{open, settings};
-use super::output::thousands;
 use super::progress::{Bar, Counted};
 use super::{Failure, Reporting, block_on};
 use crate::config::Config;
-use crate::ops::clock::Clock;
+use crate::ops::clock::{Clock, SystemClock};
 use crate::ops::retry::RetryPolicy;
 use crate::ops::shutdown::Signals;
 use crate::ops::telemetry;
+use crate::ops::words::thousands;
 use crate::source::pubsub::Receiver;
 use crate::worker::{Shutdown, Summary, Tally, Totals, Worker};
 
@@ -33,7 +33,7 @@ pub(super) fn run(reporting: &Reporting) -> Result<ExitCode, Failure> {
 pub(super) async fn catch_up(config: &Config) -> Result<Report, Failure> {
     let mut signals = Signals::catch()?;
     let mut opened = tokio::select! {
-        opened = open(config) => opened?,
+        opened = open(config, Arc::new(SystemClock::start())) => opened?,
         () = signals.next() => return Err(anyhow!("stopped before the start; run again").into()),
     };
     let clock = opened.ports.clock.clone();

@@ -8,6 +8,7 @@
 //! | 3 | `catch-up` is done, but the source no longer had some of the records |
 
 mod catch_up;
+mod check;
 mod config;
 mod ddl;
 mod import_checkpoints;
@@ -41,6 +42,8 @@ enum Command {
     Run(ConfigFile),
     /// Archives all there is now, shows progress, prints a summary and exits.
     CatchUp(Reporting),
+    /// Tries out everything that a worker will need, and says what is missing.
+    Check(Reporting),
     /// Shows shards, owners, checkpoints, what is left to read, and batches under way.
     Status(Reporting),
     /// Reads the archive back and proves that nothing is missing, altered, added or doubled.
@@ -119,6 +122,7 @@ pub fn main() -> ExitCode {
     let done = match arguments.command {
         Command::Run(config) => run::run(&config),
         Command::CatchUp(reporting) => catch_up::run(&reporting),
+        Command::Check(reporting) => check::run(&reporting),
         Command::Status(reporting) => status::run(&reporting),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::RebuildState(reporting) => rebuild_state::run(&reporting),

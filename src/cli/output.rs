@@ -29,27 +29,3 @@ pub(super) fn table(header: &[&str], numbers: &[usize]) -> Table {
     }
     table
 }
-
-/// A number with its thousands apart: `1,234,567`.
-pub(super) fn thousands(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn thousands_stand_apart() {
-        let shown = [0, 999, 1000, 1_234_567].map(thousands);
-        assert_eq!(shown, ["0", "999", "1,000", "1,234,567"]);
-    }
-}

@@ -7,9 +7,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::output::thousands;
 use crate::ops::clock::Clock;
 use crate::ops::telemetry;
+use crate::ops::words::thousands;
 use crate::source::{Next, Page, Reading, Shard, ShardId, ShardReader, Source, SourceError};
 use crate::worker::Totals;
 

@@ -8,10 +8,11 @@ use anyhow::anyhow;
 use serde::Serialize;
 
 use super::open::{State, claim_options, read_archive, remake_claims};
-use super::{Failure, Reporting, block_on, output};
+use super::{Failure, Reporting, block_on};
 use crate::config::Config;
 use crate::lease::{LeaseRow, LeaseStore, first_counter};
 use crate::ops::clock::{Clock, SystemClock};
+use crate::ops::words::thousands;
 use crate::verify::rebuild;
 
 #[derive(Serialize)]
@@ -106,7 +107,7 @@ async fn replace_rows(leases: &dyn LeaseStore, standing: &[LeaseRow], rows: &[Le
 impl Rebuilt {
     fn render(&self) -> String {
         let [shards, objects, claims, unclaimable] =
-            [self.shards, self.objects, self.claims, self.unclaimable].map(output::thousands);
+            [self.shards, self.objects, self.claims, self.unclaimable].map(thousands);
         format!(
             "state made anew: {shards} shards, {claims} claims from {objects} objects, {unclaimable} records that could \
              not claim"
@@ -155,9 +156,13 @@ mod tests {
         let Ok(standing) = abandoned_rows(&leases, FAILOVER, &clock()).await else { panic!("all are dead") };
         let made = [row("a", 0, None), row("c", 0, None)];
         assert!(replace_rows(&leases, &standing, &made).await.is_ok());
-        assert_eq!(leases.list().await.unwrap(), [row("a", 4, None), row("c", 0, None)]);
+        let replaced = leases.list().await.unwrap();
+        // A row that is new begins anywhere, so that nobody remembers its counter.
+        let begun = replaced.last().unwrap().counter;
+        assert!(begun > 1000, "{begun}");
+        assert_eq!(replaced, [row("a", 4, None), row("c", begun, None)]);
         // Somebody has begun to work since they were looked at.
         assert!(replace_rows(&leases, &standing, &made).await.is_err());
-        assert_eq!(leases.list().await.unwrap(), [row("a", 4, None), row("c", 0, None)]);
+        assert_eq!(leases.list().await.unwrap(), replaced);
     }
 }

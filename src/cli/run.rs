@@ -1,33 +1,58 @@
 //! `run`: the daemon.
 
+use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::anyhow;
+use uuid::Uuid;
 
 use super::open::{open, settings};
 use super::{ConfigFile, Failure, block_on};
+use crate::app::Ports;
+use crate::config::MetricsConfig;
+use crate::ops::admin::{Admin, Opened as Known, Verified};
+use crate::ops::clock::SystemClock;
 use crate::ops::retry::RetryPolicy;
 use crate::ops::shutdown::Signals;
 use crate::ops::telemetry;
+use crate::verify::recorded::Recorded;
 use crate::worker::{Shutdown, Totals, Worker};
+
+/// How often the archive is asked for the newest recorded verification.
+const LOOK_FOR_VERIFICATIONS: Duration = Duration::from_mins(5);
 
 pub(super) fn run(config: &ConfigFile) -> Result<ExitCode, Failure> {
     let config = config.load()?;
     telemetry::start("info");
     block_on(async {
         let mut signals = Signals::catch()?;
+        let (clock, totals) = (Arc::new(SystemClock::start()), Arc::new(Totals::default()));
+        let admin = Admin::new(clock.clone(), totals.clone());
+        let address = serve(&admin, &config.metrics)?;
         let opened = tokio::select! {
-            opened = open(&config) => opened?,
+            opened = open(&config, clock) => opened?,
             // Nothing is held yet; what was being made of the archive is made again next time.
             () = signals.next() => return Ok(ExitCode::SUCCESS),
         };
         // The daemon waits for as long as a disk is full or an archive is away.
         let settings = settings(&config, &opened.archive, RetryPolicy { give_up_after: None });
-        if config.metrics.listen.is_some() {
-            tracing::warn!("metrics.listen is set, but this version serves no metrics yet");
-        }
         let (worker, archive_id) = (&settings.worker, opened.archive.archive_id);
         tracing::info!(version = env!("CARGO_PKG_VERSION"), %worker, %archive_id, "started");
-        let (shutdown, totals) = (Shutdown::default(), Arc::new(Totals::default()));
+        if let Some(address) = address {
+            tracing::info!(%address, "serving /metrics, /livez, /readyz and a page");
+        }
+        admin.opened(Known {
+            worker: worker.to_string(),
+            archive_id: archive_id.to_string(),
+            archive: opened.location.clone(),
+            source: opened.ports.source.clone(),
+            label: config.source.label.clone(),
+            pages: opened.pages.clone(),
+            memory_limit: config.limits.memory.as_u64(),
+        });
+        let shutdown = Shutdown::default();
         let worker = Worker::new(opened.ports.clone(), settings, shutdown.clone(), totals.clone());
         let grace = config.worker.shutdown_grace.get();
         let clock = opened.ports.clock.clone();
@@ -47,6 +72,7 @@ pub(super) fn run(config: &ConfigFile) -> Result<ExitCode, Failure> {
             (summary, ()) = async { tokio::join!(worker.run(), receive) } => summary?,
             () = late => unreachable!("never returns"),
             () = signals.stop(&shutdown, grace, clock.as_ref()) => unreachable!("never returns"),
+            () = follow_verifications(&admin, &opened.ports, archive_id) => unreachable!("never returns"),
         };
         for failure in &summary.failures {
             tracing::error!(shard = %failure.shard, error = %failure.error, "the shard stopped where it is");
@@ -56,4 +82,35 @@ pub(super) fn run(config: &ConfigFile) -> Result<ExitCode, Failure> {
         tracing::info!(batches, archived, "stopped");
         Ok(if summary.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     })
+}
+
+/// Serves metrics, health and the page. An address that was asked for must be free; where the default one is another
+/// worker's, this one works without.
+fn serve(admin: &Arc<Admin>, config: &MetricsConfig) -> Result<Option<SocketAddr>, Failure> {
+    let Some(address) = config.address() else { return Ok(None) };
+    match TcpListener::bind(address) {
+        Ok(listener) => {
+            let address = listener.local_addr()?;
+            admin.clone().serve(listener)?;
+            Ok(Some(address))
+        }
+        Err(error) if config.is_default() => {
+            tracing::warn!(address, %error, "nothing is served: set metrics.listen to another address, or to off");
+            Ok(None)
+        }
+        Err(error) => Err(Failure::configuration(anyhow!("metrics.listen: {address}: {error}"))),
+    }
+}
+
+/// Shows the newest recorded verification for as long as it is polled.
+async fn follow_verifications(admin: &Admin, ports: &Ports, archive_id: Uuid) {
+    loop {
+        match Recorded::newest(ports.archive.as_ref(), archive_id).await {
+            Ok(newest) => {
+                admin.verified(newest.map(|newest| Verified { at: newest.began, findings: newest.findings_total }));
+            }
+            Err(error) => tracing::debug!(%error, "recorded verifications can't be looked for"),
+        }
+        ports.clock.sleep(LOOK_FOR_VERIFICATIONS).await;
+    }
 }

@@ -13,6 +13,7 @@ use super::{Failure, Reporting, block_on, output};
 use crate::config::Config;
 use crate::lease::LeaseRow;
 use crate::ops::clock::{Clock, SystemClock};
+use crate::ops::words::thousands;
 use crate::source::{Checkpoint, ShardId};
 use crate::worker::Family;
 
@@ -114,7 +115,7 @@ impl Status {
         let mut table = output::table(&header, &[4, 5]);
         for shard in &self.shards {
             let lag = match (shard.lag_bytes, shard.lag_ms) {
-                (Some(bytes), _) => format!("{} bytes", output::thousands(bytes)),
+                (Some(bytes), _) => format!("{} bytes", thousands(bytes)),
                 (None, Some(ms)) => humantime::format_duration(Duration::from_secs(ms / 1000)).to_string(),
                 (None, None) => "-".into(),
             };

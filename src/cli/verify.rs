@@ -3,12 +3,14 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use anyhow::Context as _;
 use jiff::Timestamp;
 
 use super::open::{look_at_leases, read_archive};
 use super::progress::Bar;
 use super::{Failure, Reporting, block_on};
-use crate::ops::clock::SystemClock;
+use crate::ops::clock::{Clock as _, SystemClock};
+use crate::verify::recorded::Recorded;
 use crate::verify::{ObjectRows, Options, Progress, render, verify};
 
 #[derive(clap::Args)]
@@ -26,6 +28,10 @@ pub(super) struct Arguments {
     /// does not).
     #[arg(long)]
     fast: bool,
+    /// Keeps what was found in the archive, under `_verify/`: the workers' metrics and page show the newest. Needs
+    /// permission to write.
+    #[arg(long)]
+    record: bool,
 }
 
 /// A date, meaning its first instant, or a time.
@@ -43,7 +49,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let config = arguments.reporting.load()?;
     crate::ops::telemetry::start("warn");
     let report = block_on(async {
-        let (archive, archive_id) = read_archive(&config, Arc::new(SystemClock::start())).await?;
+        let clock = Arc::new(SystemClock::start());
+        let began = clock.now();
+        let (archive, archive_id) = read_archive(&config, clock).await?;
         let leases = look_at_leases(&config, Some(archive_id)).await?;
         let options = Options { since: arguments.since, until: arguments.until, fast: arguments.fast };
         let bar = Bar::new(0);
@@ -51,7 +59,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
             let message = format!("object {} of {}", progress.objects, progress.objects_total);
             bar.show(progress.bytes, progress.bytes_total, message);
         };
-        Ok(verify(archive.as_ref(), leases.as_deref(), Arc::new(ObjectRows), &options, &mut show).await?)
+        let report = verify(archive.as_ref(), leases.as_deref(), Arc::new(ObjectRows), &options, &mut show).await?;
+        if arguments.record {
+            let recorded = Recorded::of(&report, began);
+            recorded.put(archive.as_ref()).await.context("the verification can't be recorded")?;
+        }
+        Ok(report)
     })?;
     arguments.reporting.print(&report, |report| render(report).trim_end().into())?;
     Ok(if report.is_intact() { ExitCode::SUCCESS } else { ExitCode::FAILURE })

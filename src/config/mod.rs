@@ -45,7 +45,6 @@ pub struct Config {
     /// The worker itself.
     pub worker: WorkerConfig,
     /// What is served over HTTP.
-    #[serde(skip_serializing_if = "MetricsConfig::is_empty")]
     pub metrics: MetricsConfig,
 }
 
@@ -94,7 +93,7 @@ impl Default for SourceConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct FileConfig {
-    /// A file, or a directory that is read with all below it. Required.
+    /// A file, or a directory that is read with all below it; names that begin with a dot are passed over. Required.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
     /// How often `run` looks for appended lines and new files.
@@ -301,17 +300,31 @@ impl Default for WorkerConfig {
 }
 
 /// `[metrics]`
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct MetricsConfig {
-    /// Reserved: the address that metrics and health will be served at. This version serves nothing.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub listen: Option<String>,
+    /// The address, with its port, at which `run` serves `/metrics`, `/livez`, `/readyz` and a page; `off` for nothing.
+    pub listen: String,
 }
 
+/// The port that OpenTelemetry's exporters of Prometheus metrics take.
+const LISTEN: &str = "127.0.0.1:9464";
+
 impl MetricsConfig {
-    fn is_empty(&self) -> bool {
-        self.listen.is_none()
+    /// The address; `None` where nothing is served.
+    pub fn address(&self) -> Option<&str> {
+        (self.listen != "off").then_some(&self.listen)
+    }
+
+    /// Whether nobody asked for this very address.
+    pub fn is_default(&self) -> bool {
+        self.listen == LISTEN
+    }
+}
+
+impl Default for MetricsConfig {
+    fn default() -> Self {
+        Self { listen: LISTEN.into() }
     }
 }
 

@@ -5,6 +5,7 @@
 //! | `events/dt=2026-11-21/20261121T093000Z-<shard>-00000042.parquet` | event rows of one partition (`.ndjson.zst`, `.ndjson.gz`, `.ndjson`) |
 //! | `rejected/dt=2026-11-21/20261121T093000Z-<shard>-00000042.ndjson` | quarantine, by date of arrival |
 //! | `_manifests/<shard>/00000042.json` | a batch's manifest |
+//! | `_verify/20261121T093000Z.json` | what `verify --record` found |
 //! | `_auditlake.json` | whose archive it is |
 //!
 //! A key is made of the batch alone (window, shard, number, partition), never of a clock or a random number: whoever
@@ -29,6 +30,8 @@ pub const EVENTS_PREFIX: &str = "events/";
 pub const REJECTED_PREFIX: &str = "rejected/";
 /// What `check` puts to try its permission.
 pub const ACCESS_TEST_KEY: &str = "audit-log-access-test";
+/// What the keys of recorded verifications begin with.
+pub const VERIFICATIONS_PREFIX: &str = "_verify/";
 /// What the keys of manifests begin with.
 pub const MANIFESTS_PREFIX: &str = "_manifests/";
 
@@ -145,6 +148,11 @@ fn data_key(prefix: &str, partition: &str, window: &Window, shard: &ShardId, bat
 /// What the names of all objects of a batch have in front of their ending: `<shard>-<batch>`.
 pub fn batch_name(shard: &ShardId, batch_seq: u64) -> String {
     format!("{}-{batch_seq:08}", encode_shard(shard))
+}
+
+/// The key of the record of a verification that began at `began`.
+pub fn verification_key(began: Timestamp) -> String {
+    format!("{VERIFICATIONS_PREFIX}{}.json", compact(began))
 }
 
 /// The key of a batch's manifest.

@@ -199,6 +199,10 @@ impl LeaseRow {
     }
 }
 
+/// The shard of the row that `check` makes and removes; no source has one of this name. Should it be kept from removing
+/// it, the row is nobody's, and those who list rows pass it over.
+pub const TRIAL_SHARD: &str = "audit-log-access-test";
+
 /// What the counter of a row begins with that may take the place of a lost one. Never the same twice: a worker that slept
 /// meanwhile must not find the counter it remembers. Whole numbers up to 2^53 are exact in every program that may read them.
 pub fn first_counter() -> u64 {

@@ -18,6 +18,11 @@ pub trait Clock: Send + Sync {
     async fn sleep(&self, duration: Duration);
 }
 
+/// From `earlier` to `later`; nothing where it is the other way round.
+pub fn between(earlier: Timestamp, later: Timestamp) -> Duration {
+    Duration::try_from(later.duration_since(earlier)).unwrap_or(Duration::ZERO)
+}
+
 /// The machine's clocks.
 #[derive(Clone, Copy, Debug)]
 pub struct SystemClock {

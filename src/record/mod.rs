@@ -189,6 +189,18 @@ pub enum RejectReason {
 }
 
 impl RejectReason {
+    /// All there are.
+    pub const ALL: [Self; 8] = [
+        Self::InvalidJson,
+        Self::NotUtf8,
+        Self::NotAnObject,
+        Self::NotAnAuditRecord,
+        Self::EmitTimeInvalid,
+        Self::VersionInvalid,
+        Self::DecompressionFailed,
+        Self::PayloadTooLarge,
+    ];
+
     /// The word in the archive.
     pub fn as_str(self) -> &'static str {
         match self {

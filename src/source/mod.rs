@@ -214,6 +214,11 @@ pub trait Source: Send + Sync {
         None
     }
 
+    /// For how long it keeps a payload, where it drops any.
+    fn retention(&self) -> Option<Duration> {
+        None
+    }
+
     /// Every shard there is, with the place at which it ends now. Parents stand before their children.
     async fn shards(&self) -> Result<Vec<Shard>, SourceError>;
 

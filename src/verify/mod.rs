@@ -22,6 +22,7 @@ mod proof;
 mod reader;
 mod reading;
 pub mod rebuild;
+pub mod recorded;
 mod report;
 mod rows;
 

@@ -16,6 +16,7 @@ use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
 use super::Settings;
+use super::board::Seat;
 use super::open_batch::FinishedBatch;
 use crate::app::Ports;
 use crate::archive::manifest::{Manifest, ManifestObject};
@@ -79,6 +80,7 @@ pub(super) struct Commit<'a> {
     pub(super) settings: &'a Settings,
     pub(super) abort: &'a CancellationToken,
     pub(super) lease: &'a mut Lease,
+    pub(super) seat: &'a Seat,
     /// The newest manifests of the shard's parents, for the shard's first.
     pub(super) parent_heads: &'a BTreeMap<ShardId, Digest>,
     /// The shards that came from this one, where it ends.
@@ -153,7 +155,8 @@ impl Commit<'_> {
         let clock = self.ports.clock.as_ref();
         let lease = tokio::sync::Mutex::new(&mut *self.lease);
         let write = || async { lease.lock().await.write(&change).await };
-        Ok(retry(self.settings.retry, clock, self.abort, LeaseError::may_pass, write).await?)
+        let may_pass = |error: &LeaseError| self.seat.bears(error, LeaseError::may_pass);
+        Ok(retry(self.settings.retry, clock, self.abort, may_pass, write).await?)
     }
 
     /// Puts one object, or adopts what an earlier attempt at this very batch put.
@@ -222,6 +225,7 @@ impl Commit<'_> {
         E: std::fmt::Display,
         F: Future<Output = Result<T, E>>,
     {
+        let may_pass = |error: &E| self.seat.bears(error, &may_pass);
         retry(self.settings.retry, self.ports.clock.as_ref(), self.abort, may_pass, step).await
     }
 }

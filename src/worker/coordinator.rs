@@ -7,8 +7,9 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::task::{Id, JoinSet};
 
+use super::board::{Look, SeenShard, StoppedShard};
+use super::outcome::Outcome;
 use super::rows::Rows;
-use super::shard_task::Outcome;
 use super::start::{Start, Work};
 use super::{Settings, ShardError, ShardFailure, Shutdown, Totals};
 use crate::app::Ports;
@@ -246,10 +247,12 @@ impl Worker {
     async fn look_on(&mut self) -> WorkerError {
         let mut complaint = Complaint::default();
         loop {
+            self.totals.board.turn(self.ports.clock.monotonic());
             match self.look_after_shards().await {
                 Ok(()) => complaint.clear(),
                 Err(WorkerError::Lease(LeaseError::Lost { reason })) => return WorkerError::StateLost(reason),
                 Err(error) => {
+                    self.totals.board.could_not_look(self.ports.clock.monotonic(), &error);
                     // An outage of minutes is told when it begins, and then once a minute.
                     if complaint.is_due(self.ports.clock.monotonic()) {
                         tracing::error!(%error, "shards can't be looked after; trying again");
@@ -306,6 +309,10 @@ impl Worker {
             |since: Option<Duration>| since.is_none_or(|since| now.saturating_sub(since) < self.settings.failover);
         let plan = view.plan(is_patient(self.uneven_since));
         self.uneven_since = view.is_uneven().then(|| self.uneven_since.unwrap_or(now));
+        let me = &self.settings.worker;
+        self.totals
+            .board
+            .looked(me, Look { shards: self.rows.seen().map(SeenShard::of).collect(), unowned: view.unowned() });
         for shard in plan.take {
             self.start(&shard, Work::Read(Until::Forever));
         }
@@ -341,12 +348,16 @@ impl Worker {
     fn reschedule(&mut self, shard: ShardId, end: Result<Outcome, ShardError>) {
         let Err(error) = end else {
             self.pauses.remove(&shard);
+            self.totals.board.recovered(&shard);
             return;
         };
         let last = self.pauses.get(&shard).map_or(self.settings.poll, |pause| pause.length);
         let length = (last * 2).min(LONGEST_PAUSE);
         tracing::error!(%shard, %error, again_in_s = length.as_secs(), "the shard has stopped where it is");
-        self.pauses.insert(shard, Pause { length, over_at: self.ports.clock.monotonic() + length });
+        let over_at = self.ports.clock.monotonic() + length;
+        let stopped = StoppedShard { error: error.to_string(), at: self.ports.clock.now(), again_at: over_at };
+        self.totals.board.stopped(&shard, stopped);
+        self.pauses.insert(shard, Pause { length, over_at });
     }
 
     fn start(&mut self, shard: &ShardId, work: Work) {

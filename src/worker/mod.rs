@@ -1,9 +1,11 @@
 //! The only loops: the [`Worker`] starts one task a shard; the task reads, gathers and commits. `commit.rs` alone moves
 //! a checkpoint.
 
+pub mod board;
 mod commit;
 mod coordinator;
 mod open_batch;
+mod outcome;
 mod planner;
 mod rows;
 mod shard_task;
@@ -18,8 +20,8 @@ use uuid::Uuid;
 
 pub use commit::CommitError;
 pub use coordinator::{Summary, Worker, WorkerError};
+pub use outcome::{ShardError, ShardFailure};
 pub(crate) use planner::Family;
-pub use shard_task::{ShardError, ShardFailure};
 pub use tally::{Tally, Totals};
 
 use crate::batch::Limits;

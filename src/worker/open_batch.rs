@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use jiff::Timestamp;
 
+use super::board::OpenView;
 use super::{Settings, Tally, Totals};
 use crate::archive::manifest::ArrivalRange;
 use crate::batch::{CutReason, Limits, Load, Window};
@@ -211,6 +212,12 @@ impl OpenBatch {
             encoded_bytes: self.encoder.encoded_bytes(),
             memory_bytes: self.encoder.memory_bytes(),
         }
+    }
+
+    /// What is to be seen of it.
+    pub(super) fn view(&self) -> OpenView {
+        let Load { records, encoded_bytes, .. } = self.load();
+        OpenView { window: self.window, first_arrival: self.first_arrival, records, encoded_bytes }
     }
 
     /// Encodes the objects. `batch_seq` names them.

@@ -79,6 +79,17 @@ impl View<'_> {
         })
     }
 
+    /// How many shards there are to read whose lease nobody alive holds, those that wait for their parents not counted.
+    pub(super) fn unowned(&self) -> usize {
+        let listed: BTreeSet<&ShardId> = self.listed.iter().map(|shard| &shard.id).collect();
+        let rows = self
+            .listed
+            .iter()
+            .filter(|shard| !self.busy.contains(&shard.id))
+            .filter_map(|shard| self.rows.get(&shard.id));
+        rows.filter(|row| work_left(row) && self.is_free(row) && self.parents_done(row, &listed)).count()
+    }
+
     /// What to do so that every worker ends up within one lease of every other. `patient` as long as an imbalance may
     /// still pass by itself.
     pub(super) fn plan(&self, patient: bool) -> Plan {

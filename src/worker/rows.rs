@@ -40,6 +40,11 @@ impl Rows {
         self.seen.get(shard)
     }
 
+    /// All of them.
+    pub(super) fn seen(&self) -> impl Iterator<Item = &LeaseRow> {
+        self.seen.values()
+    }
+
     /// Looks at all rows, if it is time to: others may have changed them. A sole worker needs no second look.
     pub(super) async fn look(&mut self) -> Result<(), LeaseError> {
         let (leases, now) = (&self.ports.leases, self.ports.clock.monotonic());

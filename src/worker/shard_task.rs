@@ -8,116 +8,21 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::commit::{Commit, CommitError};
+use super::board::Seat;
+use super::commit::Commit;
 use super::open_batch::{OpenBatch, claims};
+use super::outcome::{Outcome, ShardError};
 use super::{Settings, Shutdown, Totals};
 use crate::app::Ports;
-use crate::archive::chain::ChainError;
 use crate::batch::{CutReason, Window};
-use crate::dedupe::ClaimError;
 use crate::digest::Digest;
-use crate::encode::{EncodeError, keys};
-use crate::lease::{Gap, Lease, LeaseError, LeaseRow, LeftOver, Pending};
+use crate::encode::EncodeError;
+use crate::lease::{Gap, Lease, LeaseError, LeftOver, Pending};
 use crate::ops::blocking::long_work;
 use crate::ops::failpoint;
 use crate::ops::retry::retry;
 use crate::record::{Decoded, Unpacked, decode, unpack};
 use crate::source::{Next, Page, Payload, Reading, ShardId, ShardReader, SourceError, Until};
-
-/// Why a shard stopped. Its lease row says truthfully how far it got; nothing behind that is passed over.
-#[derive(Debug, thiserror::Error)]
-pub enum ShardError {
-    /// The source can't be read.
-    #[error(transparent)]
-    Source(#[from] SourceError),
-    /// A record's identity could not be claimed.
-    #[error(transparent)]
-    Claims(#[from] ClaimError),
-    /// A batch could not be encoded.
-    #[error(transparent)]
-    Encode(#[from] EncodeError),
-    /// A batch could not be committed.
-    #[error(transparent)]
-    Commit(#[from] CommitError),
-    /// The lease could not be taken or given up.
-    #[error(transparent)]
-    Lease(#[from] LeaseError),
-    /// The shard has no lease row, and its manifests don't tell where to go on.
-    #[error(transparent)]
-    Chain(#[from] ChainError),
-    /// The source no longer has what a batch under way was made of.
-    #[error(
-        "batch {name} {range} is under way, but the source no longer has all of it; restore the source to finish the batch, \
-         or give it up: move the objects below events/ and rejected/ whose names have {name} in them out of the archive, and \
-         run rebuild-state"
-    )]
-    BatchLost {
-        /// What its objects' names have in them.
-        name: String,
-        /// What it covers.
-        range: String,
-    },
-    /// The lease row is another stream's.
-    #[error(
-        "it was archived from {archived}, and {read} is read now: a stream that was deleted and made again under its name \
-         has other records in shards of the same names; archive it under another archive.s3.prefix (or path), with other \
-         state"
-    )]
-    OtherOrigin {
-        /// Where its positions belong.
-        archived: String,
-        /// What is read now.
-        read: String,
-    },
-    /// The task panicked.
-    #[error("a bug: {0}")]
-    Panic(String),
-}
-
-impl ShardError {
-    /// That the batch which the row says is under way can't be finished.
-    pub(super) fn batch_lost(row: &LeaseRow) -> Self {
-        let through = row.left_over.as_ref().map(|left_over| format!("({}, {}]", row.checkpoint, left_over.through));
-        let range = row.pending.as_ref().map(|pending| pending.range.to_string()).or(through);
-        Self::BatchLost { name: keys::batch_name(&row.shard, row.batch_seq), range: range.unwrap_or_default() }
-    }
-
-    /// Whether the tables that all shards share are gone, or others count by now: whoever starts anew goes on.
-    pub(super) fn is_loss_of_state(&self) -> bool {
-        let (lease, claims) = match self {
-            Self::Lease(error) | Self::Commit(CommitError::Lease(error)) => (Some(error), None),
-            Self::Claims(error) | Self::Commit(CommitError::Claims(error)) => (None, Some(error)),
-            _ => (None, None),
-        };
-        matches!(lease, Some(LeaseError::Lost { .. })) || matches!(claims, Some(ClaimError::Lost(_)))
-    }
-}
-
-/// A shard and why it stopped.
-#[derive(Debug, thiserror::Error)]
-#[error("{shard}: {error}")]
-pub struct ShardFailure {
-    /// The shard.
-    pub shard: ShardId,
-    /// Why it stopped.
-    pub error: ShardError,
-}
-
-/// How a shard's task ended, when nothing was wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
-    /// All that was asked for is committed.
-    Done,
-    /// The worker was told to stop; what was read is committed. `caught_up` where there was no more at the time.
-    Stopped {
-        /// All that the shard held is in the archive.
-        caught_up: bool,
-    },
-    /// Another worker was faster to take the lease.
-    NotTaken,
-    /// The lease was lost on the way; whoever has it now goes on from the last commit.
-    Lost,
-}
 
 /// What wakes the loop.
 enum Wake {
@@ -133,6 +38,8 @@ pub(super) struct ShardTask {
     pub(super) settings: Arc<Settings>,
     pub(super) shutdown: Shutdown,
     pub(super) totals: Arc<Totals>,
+    /// Where others see how it does.
+    pub(super) seat: Seat,
     pub(super) lease: Lease,
     pub(super) until: Until,
     /// The newest manifests of its parents, where it has none of its own yet.
@@ -170,7 +77,7 @@ impl Turn {
 
 impl ShardTask {
     /// Finishes the batch under way, if there is one, then reads on; gives the lease up at the end, whatever it is.
-    pub(super) async fn run(mut self) -> Result<Outcome, ShardError> {
+    pub(super) async fn run(&mut self) -> Result<Outcome, ShardError> {
         let lost = self.lease.lost();
         let outcome = tokio::select! {
             biased;
@@ -211,7 +118,7 @@ impl ShardTask {
 
     /// Writes down that the source no longer has this shard, though it was not archived to its end: a batch of nothing
     /// but the gap. Should the shard come back, it is read on from where it was.
-    pub(super) async fn record_loss(mut self) -> Result<Outcome, ShardError> {
+    pub(super) async fn record_loss(&mut self) -> Result<Outcome, ShardError> {
         if let Some(pending) = self.lease.row().pending.clone() {
             // It was told, or the shard's end was, by a worker that did not live to see it.
             self.finish_pending(&pending).await?;
@@ -224,7 +131,7 @@ impl ShardTask {
         tracing::error!(shard = %self.shard(), after = %gap.after,
             "the source no longer has this shard, and it was not archived to its end");
         batch.gap = Some(gap);
-        self.commit(batch, false).await?;
+        self.commit(batch, false, CutReason::Gap).await?;
         self.release(true).await?;
         Ok(Outcome::Done)
     }
@@ -268,7 +175,7 @@ impl ShardTask {
                 }
             }
         }
-        self.commit(batch, pending.shard_end).await
+        self.commit(batch, pending.shard_end, CutReason::Resumed).await
     }
 
     /// Reads to where the objects end that stand of a batch which nothing else tells of, and commits a batch of that: its
@@ -297,7 +204,7 @@ impl ShardTask {
             }
             let is_reached = payloads.last().is_some_and(|last| last.position == left_over.through);
             match open.take_if(|_| is_reached) {
-                Some(batch) => return self.commit(batch, false).await,
+                Some(batch) => return self.commit(batch, false, CutReason::Resumed).await,
                 None if page.next == Next::More && within == page.payloads.len() => {}
                 None => return Err(ShardError::batch_lost(self.lease.row())),
             }
@@ -310,18 +217,20 @@ impl ShardTask {
         let mut open: Option<OpenBatch> = None;
         let mut idle = false;
         loop {
+            self.seat.turn(open.as_ref());
             let window = open.as_ref().map(|batch| batch.window);
             let wake = match self.wait(reader.as_mut(), window, idle).await {
                 Ok(wake) => wake,
                 Err(error) => {
                     // What was read before the fault has claimed its identities: archived, it holds up no copy of it.
-                    self.close(open, CutReason::Stop).await?;
+                    self.close(open, CutReason::Fault).await?;
                     return Err(error.into());
                 }
             };
             match wake {
                 Wake::Page(page) => {
                     self.account(&page);
+                    self.seat.reads_on();
                     if let Some(gap) = &page.gap {
                         open = self.meet_gap(open, gap, &page.payloads).await?;
                     }
@@ -334,6 +243,7 @@ impl ShardTask {
                         Next::CaughtUp => {
                             if open.is_none() {
                                 self.lease.idle_through(Some(page.read_through));
+                                self.seat.idle_through(page.read_through);
                             }
                             if !std::mem::replace(&mut idle, true) {
                                 tracing::debug!(shard = %self.shard(), "caught up");
@@ -375,7 +285,9 @@ impl ShardTask {
             if idle {
                 self.turn.give_up();
                 clock.sleep(closes_in.map_or(self.settings.poll, |left| left.min(self.settings.poll))).await;
+                self.seat.rest();
                 self.turn.take().await;
+                self.seat.turns_again();
             }
             reader.next().await.map(Wake::Page)
         };
@@ -474,11 +386,11 @@ impl ShardTask {
     ) -> Result<Option<OpenBatch>, ShardError> {
         tracing::error!(shard = %self.shard(), after = %gap.after, from = ?gap.from, until = %gap.until,
             "records are missing: the source no longer had them when they were asked for");
-        self.close(open, CutReason::Stop).await?;
+        self.close(open, CutReason::Gap).await?;
         let mut batch = self.begin(payloads.first().map_or(gap.until, |first| first.arrival))?;
         batch.gap = Some(gap.clone());
         if payloads.is_empty() {
-            self.commit(batch, false).await?;
+            self.commit(batch, false, CutReason::Gap).await?;
             return Ok(None);
         }
         Ok(Some(batch))
@@ -487,15 +399,14 @@ impl ShardTask {
     /// Commits the open batch, if there is one.
     async fn close(&mut self, open: Option<OpenBatch>, reason: CutReason) -> Result<(), ShardError> {
         let Some(batch) = open else { return Ok(()) };
-        tracing::debug!(shard = %self.shard(), reason = reason.as_str(), "a batch is cut");
-        self.commit(batch, false).await
+        self.commit(batch, false, reason).await
     }
 
     /// Commits the shard's end, with what was open.
     async fn end(&mut self, open: Option<OpenBatch>, page: &Page) -> Result<(), ShardError> {
         let batch = open.map_or_else(|| self.begin(page.read_through), Ok)?;
         self.children = self.children_of_shard().await;
-        self.commit(batch, true).await
+        self.commit(batch, true, CutReason::ShardEnd).await
     }
 
     /// What the source knows of the shards that came from this one. They are written into its row for people to see; they
@@ -506,7 +417,7 @@ impl ShardTask {
         children.map(|shard| shard.id).collect()
     }
 
-    async fn commit(&mut self, batch: OpenBatch, shard_end: bool) -> Result<(), ShardError> {
+    async fn commit(&mut self, batch: OpenBatch, shard_end: bool, cut: CutReason) -> Result<(), ShardError> {
         let row = self.lease.row();
         let batch = long_work(|| batch.finish(&row.shard, row.batch_seq, shard_end))?;
         let started = self.ports.clock.monotonic();
@@ -515,17 +426,21 @@ impl ShardTask {
             settings: &self.settings,
             abort: &self.shutdown.abort,
             lease: &mut self.lease,
+            seat: &self.seat,
             parent_heads: &self.parent_heads,
             children: &self.children,
             batch: &batch,
         };
         commit.run().await?;
         self.totals.add(&batch.tally);
+        let took = self.ports.clock.monotonic().saturating_sub(started);
+        self.seat.committed(self.lease.row(), &batch, cut, took);
         let counts = &batch.tally.counts;
         tracing::info!(
             shard = %self.lease.row().shard,
             batch_seq = batch.pending.batch_seq,
             range = %batch.pending.range,
+            cut = cut.as_str(),
             records = counts.records,
             archived = counts.archived,
             duplicates = counts.duplicates,
@@ -533,7 +448,7 @@ impl ShardTask {
             rejected = counts.rejected,
             objects = batch.objects.len(),
             bytes = batch.tally.object_bytes,
-            commit_ms = self.ports.clock.monotonic().saturating_sub(started).as_millis() as u64,
+            commit_ms = took.as_millis() as u64,
             "batch committed"
         );
         Ok(())
@@ -544,6 +459,7 @@ impl ShardTask {
     }
 
     fn account(&self, page: &Page) {
+        self.seat.read(page.behind);
         self.totals.bytes_read.fetch_add(page.bytes, Ordering::Relaxed);
     }
 

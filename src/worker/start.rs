@@ -6,7 +6,9 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::shard_task::{Outcome, ShardTask, Turn};
+use super::board::{Ended, Seat};
+use super::outcome::Outcome;
+use super::shard_task::{ShardTask, Turn};
 use super::{Settings, ShardError, Shutdown, Totals};
 use crate::app::Ports;
 use crate::archive::chain;
@@ -60,14 +62,20 @@ impl Start {
             tracing::info!(shard = %self.row.shard, worker = %self.settings.worker, before, "took the lease");
         }
         let kept = lease.keep();
+        let seat = Seat::take(self.totals.clone(), self.ports.clock.clone(), lease.row());
         let Self { ports, settings, shutdown, totals, work, .. } = self;
         let (until, records_loss) = match work {
             Work::Read(until) => (until, false),
             Work::RecordLoss => (Until::Forever, true),
         };
-        let task =
-            ShardTask { ports, settings, shutdown, totals, lease, until, parent_heads, turn, children: Vec::new() };
-        let work = async { if records_loss { task.record_loss().await } else { Box::pin(task.run()).await } };
+        let children = Vec::new();
+        let mut task =
+            ShardTask { ports, settings, shutdown, totals, seat, lease, until, parent_heads, turn, children };
+        let work = async {
+            let outcome = if records_loss { task.record_loss().await } else { Box::pin(task.run()).await };
+            task.seat.ended(Ended::of(&outcome));
+            outcome
+        };
         // A task of its own: this one may be busy for longer than a lease lasts. It ends with this one.
         let mut renewal = JoinSet::new();
         if renews {

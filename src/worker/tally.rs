@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
 
+use super::board::Board;
 use crate::archive::manifest::Counts;
 use crate::dedupe::Verdict;
 use crate::record::RejectReason;
@@ -88,6 +89,8 @@ pub struct Totals {
     pub memory: AtomicU64,
     /// Batches open.
     pub open_batches: AtomicU64,
+    /// What is to be seen of the work while it is done.
+    pub board: Board,
     committed: Mutex<Tally>,
 }
 

@@ -94,6 +94,8 @@ fn what_is_in_a_subscription_is_archived_once_and_the_second_run_archives_nothin
     assert_eq!(first["archived"], feed.truth.archived(), "{first:#}");
     subscribed.assert_all_is_archived_once_and_nothing_left(&feed);
     assert_eq!(subscribed.cloud.catch_up()["archived"], 0);
+    let checked = subscribed.cloud.run(&["check", "--json"]).expect(0).json();
+    assert_eq!(checked["ok"], true, "{checked:#}");
     let status = subscribed.cloud.status();
     let shards = status["shards"].as_array().unwrap();
     assert!(!shards.is_empty() && shards.iter().all(|shard| shard["state"] == "ended"), "{status:#}");

@@ -73,7 +73,7 @@ fn rebuild_state_makes_leases_and_claims_from_the_archive_alone() {
         ["part-0.ndjson", "part-1.ndjson"].map(|shard| {
             let mut row = workspace.lease(shard);
             // What only a row that was never lost can know.
-            for key in ["counter", "caught_up", "remade_at", "taken_at"] {
+            for key in ["counter", "caught_up", "failover", "remade_at", "taken_at"] {
                 row.as_object_mut().unwrap().remove(key).unwrap();
             }
             row

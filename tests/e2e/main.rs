@@ -10,6 +10,8 @@
 //! | `fleet_reads` | what is read of a stream, and what is refused |
 //! | `fleet_pubsub` | a subscription, by way of spools |
 //! | `full_disk`, `daemon`, `memory` | a disk that runs full, a process that is to stop, what it takes |
+//! | `check` | what is tried before anything depends on it |
+//! | `admin` | what a running worker answers over HTTP |
 //! | `s3`, `dynamodb` | the archive in a bucket, the state in tables |
 //! | `bad_input`, `damage` | what is said about wrong input and about damage |
 
@@ -20,7 +22,9 @@
 
 mod support;
 
+mod admin;
 mod bad_input;
+mod check;
 mod commands;
 mod crash;
 mod daemon;

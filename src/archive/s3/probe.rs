@@ -1,15 +1,10 @@
 //! Trying out what a worker will need of the bucket, before anything depends on it.
 
-use bytes::Bytes;
-
 use super::S3Archive;
 use super::put::digest;
+use crate::archive::trial::{BODY, refuses_a_second_put};
 use crate::archive::{ArchiveError, ArchiveStore as _, Put};
 use crate::encode::keys::{ACCESS_TEST_KEY, IDENTITY_KEY};
-
-/// What stands under [`ACCESS_TEST_KEY`].
-const TEST_BODY: &[u8] =
-    b"auditlake tries here whether it may write, and whether a second put is refused. This may stay.\n";
 
 /// What can be tried out. In this order: each needs what comes before it, and the first two write nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,16 +46,11 @@ impl S3Archive {
     }
 
     async fn probe_put(&self) -> Result<(), ArchiveError> {
-        let body = Bytes::from_static(TEST_BODY);
-        self.put_if_absent(ACCESS_TEST_KEY, body.clone()).await?;
-        match self.put_if_absent(ACCESS_TEST_KEY, body).await? {
-            Put::Exists => Ok(()),
-            Put::Created => Err(self.overwrites("PutObject")),
-        }
+        if refuses_a_second_put(self).await? { Ok(()) } else { Err(self.overwrites("PutObject")) }
     }
 
     async fn probe_parts(&self) -> Result<(), ArchiveError> {
-        let body = Bytes::from_static(TEST_BODY);
+        let body = BODY;
         let upload = self.begin(ACCESS_TEST_KEY, digest(ACCESS_TEST_KEY, &body).await?).await?;
         let put = self.send(ACCESS_TEST_KEY, &upload, &body).await;
         let aborted = self.patiently(|| self.abort(ACCESS_TEST_KEY, &upload)).await;

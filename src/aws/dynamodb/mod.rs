@@ -8,7 +8,7 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::http::HttpResponse;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 
-use super::{Patience, explain, is_throttling, may_pass, sdk_config};
+use super::{Patience, dynamodb_client, explain, is_throttling, may_pass, sdk_config};
 use crate::config::DynamodbConfig;
 
 pub use tables::{TableError, TableOptions, TableSpec, exists, prepare};
@@ -21,7 +21,7 @@ pub const CLAIM_PATIENCE: Patience = Patience { attempt: Duration::from_secs(5),
 
 /// A client for the tables of this configuration.
 pub async fn client(config: &DynamodbConfig, patience: Patience) -> Client {
-    Client::new(&sdk_config(config.access(), patience).await)
+    dynamodb_client(&sdk_config(config.access(), patience).await)
 }
 
 /// Why a call failed, by what its caller can do.

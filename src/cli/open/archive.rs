@@ -57,7 +57,8 @@ pub(in crate::cli) struct OpenArchive {
 }
 
 impl OpenArchive {
-    async fn probe(&self, probes: &[Probe]) -> Result<(), Failure> {
+    /// Tries out what can be tried of a bucket.
+    pub(in crate::cli) async fn probe(&self, probes: &[Probe]) -> Result<(), Failure> {
         if let Some(bucket) = &self.bucket {
             for probe in probes {
                 bucket.probe(*probe).await.map_err(|error| self.place.failure(error))?;

@@ -40,13 +40,13 @@ pub(in crate::cli) struct NewClaims {
 
 /// The names of the tables.
 #[derive(Clone, Debug)]
-pub(super) struct Names {
+pub(in crate::cli) struct Names {
     pub(super) leases: String,
     pub(super) claims: String,
 }
 
 impl Names {
-    pub(super) fn of(config: &DynamodbConfig) -> Self {
+    pub(in crate::cli) fn of(config: &DynamodbConfig) -> Self {
         let prefix = &config.table_prefix;
         Self { leases: format!("{prefix}-leases"), claims: format!("{prefix}-claims") }
     }
@@ -101,6 +101,12 @@ impl DynamoState {
     /// The lease rows.
     pub(super) fn leases(&self, archive_id: Uuid) -> DynamoLeases {
         DynamoLeases::new(self.leases.clone(), &self.names.leases, archive_id)
+    }
+
+    /// Claims of no archive, under a generation that never counts; what they leave expires.
+    pub(super) fn trial_claims(&self) -> DynamoClaims {
+        let marker = Marker::begun(Uuid::nil(), random_bytes());
+        DynamoClaims::remaking(self.claims.clone(), &marker, self.window, self.clock.clone())
     }
 
     /// The claims. Those that are not complete are first made from the archive, by every worker that finds them so: an

@@ -16,17 +16,20 @@ use crate::archive::identity::ArchiveIdentity;
 use crate::batch::Limits;
 use crate::config::{Config, SourceChoice};
 use crate::lease::WorkerId;
-use crate::ops::clock::{Clock, SystemClock};
+use crate::ops::clock::Clock;
 use crate::ops::identity::random_bytes;
+use crate::ops::memory::MemoryBudget;
 use crate::ops::retry::RetryPolicy;
 use crate::record::IdentityKey;
 use crate::source::InitialPosition;
+use crate::source::pubsub::Receiver;
 use crate::worker::Settings;
 
-use crate::source::pubsub::Receiver;
 use source::READ_AHEAD;
 
-pub(super) use archive::{archive_identity, find_archive, open_archive, read_archive};
+pub(super) use archive::{OpenArchive, archive_identity, find_archive, open_archive, read_archive};
+pub(super) use dynamodb::Names;
+pub(super) use pubsub::open_subscription;
 pub(super) use source::{Lag, OpenSource, open_source, pages};
 pub(super) use state::{State, claim_options, look_at_leases, remake_claims};
 
@@ -46,25 +49,29 @@ pub(super) struct Opened {
     /// What fills the source, where something has to.
     pub(super) receiver: Option<Arc<Receiver>>,
     pub(super) archive: ArchiveIdentity,
+    /// Where the archive is, as people and query engines write it.
+    pub(super) location: String,
+    /// What bounds the records that are read ahead.
+    pub(super) pages: Arc<MemoryBudget>,
     _state: State,
 }
 
 /// Opens source, state and archive, in this order of complaints, and binds the state to the archive.
-pub(super) async fn open(config: &Config) -> Result<Opened, Failure> {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
-    let source = OpenSource::open(config, clock.clone(), pages(config)).await?;
-    let subscription = pubsub::open_subscription(config).await?;
+pub(super) async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Opened, Failure> {
+    let pages = pages(config);
+    let source = OpenSource::open(config, clock.clone(), pages.clone()).await?;
+    let subscription = open_subscription(config).await?;
     let state = State::open(config, clock.clone()).await?;
     let archive = open_archive(config, clock.clone()).await?;
     let identity = archive_identity(&archive, &state, clock.as_ref()).await?;
-    let archive = archive.store;
+    let (archive, location) = (archive.store, archive.place.location);
     let archive_id = identity.archive_id;
     state.bind(archive_id).await?;
     let claims = state.claims(config, archive.as_ref(), archive_id, clock.now()).await?;
     let leases = state.leases(archive_id)?;
     let receiver = source.receiver(subscription, &leases);
     let ports = Ports { source: source.port(), claims, archive, leases, clock };
-    Ok(Opened { ports, receiver, archive: identity, _state: state })
+    Ok(Opened { ports, receiver, archive: identity, location, pages, _state: state })
 }
 
 /// The settings of a worker under this configuration.

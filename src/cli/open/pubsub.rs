@@ -59,7 +59,7 @@ fn folder(s3: &S3Config, prefix: &str) -> S3Config {
 }
 
 /// The subscription of the configuration, if the source is one. It must be there.
-pub(super) async fn open_subscription(config: &Config) -> Result<Option<Arc<dyn Subscribe>>, Failure> {
+pub(in crate::cli) async fn open_subscription(config: &Config) -> Result<Option<Arc<dyn Subscribe>>, Failure> {
     if config.source.kind != SourceChoice::Pubsub {
         return Ok(None);
     }

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::pubsub::open_spools;
 use super::require_region;
-use crate::aws::{Patience, check_credentials, sdk_config};
+use crate::aws::{Patience, check_credentials, kinesis_client, sdk_config};
 use crate::cli::Failure;
 use crate::config::{Config, KinesisConsumer, SourceChoice};
 use crate::lease::{LeaseRow, LeaseStore};
@@ -149,6 +149,6 @@ async fn open_kinesis(
         KinesisConsumer::FanOut => Some(kinesis.consumer_name.clone()),
     };
     let options = KinesisOptions { stream, consumer, list_shards: kinesis.list_shards.get() };
-    let opened = KinesisSource::open(aws_sdk_kinesis::Client::new(&sdk), options, clock, pages).await;
+    let opened = KinesisSource::open(kinesis_client(&sdk), options, clock, pages).await;
     Ok(Arc::new(opened.map_err(|error: SourceError| anyhow!(error).context("source.kinesis.stream"))?))
 }

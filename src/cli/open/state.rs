@@ -12,6 +12,7 @@ use crate::archive::ArchiveStore;
 use crate::cli::Failure;
 use crate::config::{Config, StateChoice};
 use crate::dedupe::Claims;
+use crate::dedupe::dynamodb::DynamoClaims;
 use crate::dedupe::embedded::{EmbeddedClaims, Options};
 use crate::encode::keys::MANIFESTS_PREFIX;
 use crate::lease::LeaseStore;
@@ -41,7 +42,7 @@ impl State {
     }
 
     /// The archive that it belongs to, if it does to any.
-    pub(super) async fn bound(&self) -> Result<Option<Uuid>, Failure> {
+    pub(in crate::cli) async fn bound(&self) -> Result<Option<Uuid>, Failure> {
         match self {
             Self::Embedded(state) => {
                 StateDir::look(state.path()).and_then(|view| view.archive()).map_err(state_failure)
@@ -64,6 +65,14 @@ impl State {
             Self::Embedded(state) => Arc::new(EmbeddedLeases::open(state.leases())?),
             Self::Dynamodb(state) => Arc::new(state.leases(archive_id)),
         })
+    }
+
+    /// Claims that count for nothing, to try out whether a table keeps its conditions.
+    pub(in crate::cli) fn trial_claims(&self) -> Option<DynamoClaims> {
+        match self {
+            Self::Embedded(_) => None,
+            Self::Dynamodb(state) => Some(state.trial_claims()),
+        }
     }
 
     /// The claims, complete.

@@ -17,7 +17,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use uuid::Uuid;
 
 use self::item::{ARCHIVE, COUNTER, Item, KEY, Unfit, from_item, key, to_item};
-use super::{LeaseError, LeaseRow, LeaseStore, Listing};
+use super::{LeaseError, LeaseRow, LeaseStore, Listing, TRIAL_SHARD};
 use crate::aws::dynamodb::{Fault, TableSpec, fault};
 use crate::source::ShardId;
 
@@ -101,7 +101,10 @@ impl LeaseStore for DynamoLeases {
         loop {
             let scan = self.client.scan().table_name(&self.table).set_exclusive_start_key(after);
             let page = scan.send().await.map_err(|error| self.failure("Scan", &ShardId::new("*"), &error))?;
-            for item in page.items() {
+            let is_trial = |item: &&HashMap<String, AttributeValue>| {
+                item.get(KEY).and_then(|key| key.as_s().ok()).is_some_and(|key| key == TRIAL_SHARD)
+            };
+            for item in page.items().iter().filter(|item| !is_trial(item)) {
                 match self.row(item) {
                     Ok(row) => listing.rows.push(row),
                     Err(damaged @ LeaseError::Damaged { .. }) => listing.damaged.push(damaged),

@@ -82,11 +82,6 @@ impl KinesisSource {
         Ok(Self { stream, shards, consumer, pages })
     }
 
-    /// For how long the stream keeps a record.
-    pub fn retention(&self) -> Duration {
-        self.stream.retention()
-    }
-
     fn name(&self) -> ShardId {
         ShardId::new(&self.stream.arn)
     }
@@ -96,6 +91,10 @@ impl KinesisSource {
 impl Source for KinesisSource {
     fn origin(&self) -> Option<&str> {
         Some(&self.stream.origin)
+    }
+
+    fn retention(&self) -> Option<Duration> {
+        Some(self.stream.retention())
     }
 
     async fn shards(&self) -> Result<Vec<Shard>, SourceError> {

@@ -38,6 +38,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
 pub use client::PubsubSubscription;
@@ -50,6 +51,7 @@ pub use store::SpoolStore;
 pub use subscriber::{Acknowledge, FlowControl, Received, Subscribe, Subscriber, Subscription, SubscriptionError};
 
 use super::{Reading, Shard, ShardId, ShardReader, Source, SourceError, Target};
+use crate::archive::{ArchiveError, Put};
 use crate::lease::LeaseStore;
 use crate::ops::clock::Clock;
 use crate::ops::identity::random_bytes;
@@ -189,6 +191,23 @@ impl PubsubSource {
     /// Begins the spool of this name, which must never have been one's. Receiving begins its own.
     pub fn write(&self, name: SpoolName) -> SpoolWriter {
         self.shared.write(name)
+    }
+
+    /// Tries out what spools need of their store: that an object is put once and no second time, and can be removed. Under a
+    /// name that no segment has.
+    pub async fn try_out(&self) -> Result<(), ArchiveError> {
+        let (store, key) = (&self.shared.store, format!("access-test-{}", hex::encode(random_bytes::<8>())));
+        let body = Bytes::from_static(b"auditlake tries here whether it may write and remove. This may go.\n");
+        store.put_if_absent(&key, body.clone()).await?;
+        let again = store.put_if_absent(&key, body).await;
+        store.remove(&key).await?;
+        match again? {
+            Put::Exists => Ok(()),
+            Put::Created => {
+                let reason = "a second object was put in the place of the first: conditions are not kept".into();
+                Err(ArchiveError::Refused { key, reason })
+            }
+        }
     }
 
     /// What receives from `subscription` into these spools. `leases` tell what of them is archived.

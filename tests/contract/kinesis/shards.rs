@@ -170,5 +170,5 @@ async fn a_stream_that_can_not_be_looked_up_is_named_with_the_reason() {
     let by_arn =
         open(&stream.proxy, options(&arn, Way::Polling, LIST_SHARDS), clock, MemoryBudget::new(1)).await.unwrap();
     assert_eq!(by_arn.origin(), stream.source.origin());
-    assert_eq!(by_arn.retention(), Duration::from_hours(24));
+    assert_eq!(by_arn.retention(), Some(Duration::from_hours(24)));
 }

@@ -1,0 +1,360 @@
+//! `check`: everything that a worker will need, tried one thing after the other, before anything depends on it.
+
+use std::fmt::Display;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::open::{Names, OpenArchive, OpenSource, State, open_archive, open_subscription, pages};
+use super::{Failure, Reporting, block_on};
+use crate::archive::ArchiveStore;
+use crate::archive::s3::Probe;
+use crate::archive::trial::refuses_a_second_put;
+use crate::config::{ArchiveChoice, Config, KinesisConsumer, SourceChoice, SpoolChoice, StateChoice};
+use crate::dedupe::{Claim, Claims, Verdict};
+use crate::lease::{LeaseError, LeaseRow, LeaseStore, TRIAL_SHARD};
+use crate::ops::clock::{Clock, SystemClock};
+use crate::record::{IdentityKey, Unpacked, decode, identity_of, unpack};
+use crate::source::{Checkpoint, Payload, Position, Reading, Shard, ShardId, Source, Until};
+
+/// For how long the answer to one question is waited for.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// One thing that was tried.
+#[derive(Debug, Serialize)]
+struct Step {
+    /// `source`, `state` or `archive`.
+    part: &'static str,
+    /// What was tried.
+    what: &'static str,
+    /// The actions that it needs, as IAM names them; none of what lies on a disk.
+    actions: Vec<&'static str>,
+    /// Whether it works; null where it could not be tried because of what failed before it.
+    ok: Option<bool>,
+    /// What is wrong, and what to do about it.
+    error: Option<String>,
+}
+
+/// All that was tried.
+#[derive(Debug, Serialize)]
+struct Report {
+    ok: bool,
+    /// What was tried of each part: the stream, the tables, the bucket.
+    resources: Resources,
+    steps: Vec<Step>,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct Resources {
+    source: String,
+    state: String,
+    archive: String,
+}
+
+pub(super) fn run(reporting: &Reporting) -> Result<ExitCode, Failure> {
+    let config = reporting.load()?;
+    crate::ops::telemetry::start("error");
+    let report = block_on(async { Ok(check(&config).await) })?;
+    reporting.print(&report, Report::render)?;
+    Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn check(config: &Config) -> Report {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
+    let mut checklist = Checklist { steps: Vec::new(), clock: clock.clone() };
+    let resources = Resources {
+        source: check_source(config, &mut checklist).await,
+        state: check_state(config, &mut checklist).await,
+        archive: check_archive(config, &mut checklist).await,
+    };
+    let ok = checklist.steps.iter().all(|step| step.ok == Some(true));
+    Report { ok, resources, steps: checklist.steps }
+}
+
+/// The steps so far.
+struct Checklist {
+    steps: Vec<Step>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Checklist {
+    /// Tries something; what it came to, where it works.
+    async fn attempt<T, E: Display>(
+        &mut self,
+        part: &'static str,
+        what: &'static str,
+        actions: &[&'static str],
+        attempt: impl Future<Output = Result<T, E>>,
+    ) -> Option<T> {
+        let done = tokio::select! {
+            done = attempt => done.map_err(|error| format!("{error:#}")),
+            () = self.clock.sleep(PATIENCE) => Err(format!("no answer within {} s", PATIENCE.as_secs())),
+        };
+        let (value, error) = match done {
+            Ok(value) => (Some(value), None),
+            Err(error) => (None, Some(error)),
+        };
+        self.steps.push(Step { part, what, actions: actions.to_vec(), ok: Some(error.is_none()), error });
+        value
+    }
+
+    /// What could not be tried.
+    fn skip(&mut self, part: &'static str, steps: &[(&'static str, &[&'static str])]) {
+        let skipped = |(what, actions): &(&'static str, &[&'static str])| Step {
+            part,
+            what,
+            actions: actions.to_vec(),
+            ok: None,
+            error: None,
+        };
+        self.steps.extend(steps.iter().map(skipped));
+    }
+}
+
+/// What a failure says, whatever its exit code would be.
+fn words(failure: Failure) -> String {
+    match failure {
+        Failure::Configuration(error) | Failure::Failed(error) => format!("{error:#}"),
+    }
+}
+
+async fn check_source(config: &Config, checklist: &mut Checklist) -> String {
+    const PART: &str = "source";
+    let clock = checklist.clock.clone();
+    let (find, list, read): (&[_], &[_], &[_]) = match config.source.kind {
+        SourceChoice::File => (&[], &[], &[]),
+        SourceChoice::Kinesis => {
+            let read: &[_] = match config.source.kinesis.consumer {
+                KinesisConsumer::Polling => &["kinesis:GetShardIterator", "kinesis:GetRecords"],
+                KinesisConsumer::FanOut => {
+                    &["kinesis:DescribeStreamConsumer", "kinesis:RegisterStreamConsumer", "kinesis:SubscribeToShard"]
+                }
+            };
+            (&["kinesis:DescribeStreamSummary"], &["kinesis:ListShards"], read)
+        }
+        // What spools need of a bucket is told by their trial.
+        SourceChoice::Pubsub => (&["pubsub.subscriptions.get"], &[], &[]),
+    };
+    let (listing, reading) = ("list its shards", "read a shard");
+    let place = match config.source.kind {
+        SourceChoice::File => config.source.file.path.as_ref().map(|path| path.display().to_string()),
+        SourceChoice::Kinesis => config.source.kinesis.stream.clone(),
+        SourceChoice::Pubsub => config.source.pubsub.subscription.clone(),
+    };
+    let kind = match config.source.kind {
+        SourceChoice::File => "file",
+        SourceChoice::Kinesis => "kinesis",
+        SourceChoice::Pubsub => "pubsub",
+    };
+    let place = format!("{kind} {}", place.unwrap_or_default());
+    let open = Box::pin(async {
+        open_subscription(config).await.map_err(words)?;
+        OpenSource::open(config, clock, pages(config)).await.map_err(words)
+    });
+    let Some(opened) = checklist.attempt(PART, "find it", find, open).await else {
+        checklist.skip(PART, &[(listing, list), (reading, read)]);
+        return place;
+    };
+    if let OpenSource::Pubsub(spools) = &opened {
+        let actions: &[_] = match (config.source.pubsub.spool.store, config.archive.kind) {
+            (SpoolChoice::Archive, ArchiveChoice::S3) => &["s3:PutObject", "s3:DeleteObject"],
+            _ => &[],
+        };
+        checklist.attempt(PART, "put into a spool once, and remove it", actions, spools.try_out()).await;
+    }
+    let source = opened.port();
+    let Some(shards) = checklist.attempt(PART, listing, list, source.shards()).await else {
+        checklist.skip(PART, &[(reading, read)]);
+        return place;
+    };
+    checklist.attempt(PART, reading, read, read_one(source.as_ref(), &shards)).await;
+    place
+}
+
+/// Reads a page of the newest shard; of a source without shards there is nothing to read.
+async fn read_one(source: &dyn Source, shards: &[Shard]) -> Result<(), String> {
+    let Some(shard) = shards.last() else { return Ok(()) };
+    let reading = Reading { after: Checkpoint::TrimHorizon, read_through: None, until: Until::Forever, arrival: None };
+    let mut reader = source.open(&shard.id, reading).await.map_err(|error| error.to_string())?;
+    reader.next().await.map(drop).map_err(|error| error.to_string())
+}
+
+async fn check_state(config: &Config, checklist: &mut Checklist) -> String {
+    const PART: &str = "state";
+    let clock = checklist.clock.clone();
+    let is_dynamodb = config.state.kind == StateChoice::Dynamodb;
+    let actions = |actions: &'static [&'static str]| if is_dynamodb { actions } else { &[] };
+    let open = actions(if config.state.dynamodb.create_tables {
+        &[
+            "dynamodb:DescribeTable",
+            "dynamodb:CreateTable",
+            "dynamodb:DescribeTimeToLive",
+            "dynamodb:UpdateTimeToLive",
+            "dynamodb:UpdateContinuousBackups",
+            "dynamodb:TagResource",
+        ]
+    } else {
+        &["dynamodb:DescribeTable", "dynamodb:DescribeTimeToLive"]
+    });
+    let list = actions(&["dynamodb:Scan"]);
+    let lease = actions(&["dynamodb:PutItem", "dynamodb:GetItem", "dynamodb:DeleteItem"]);
+    let claim = actions(&["dynamodb:PartiQLInsert", "dynamodb:BatchGetItem", "dynamodb:PartiQLUpdate"]);
+    let (listing, leasing, claiming) =
+        ("list the leases", "make a lease row once, change it, remove it", "claim a record, and refuse its copy");
+    let place = if is_dynamodb {
+        format!("dynamodb, {}", Names::of(&config.state.dynamodb))
+    } else {
+        format!("embedded {}", config.state.embedded.path.display())
+    };
+    let opening = Box::pin(async { State::open(config, clock).await.map_err(words) });
+    let Some(state) = checklist.attempt(PART, "open it", open, opening).await else {
+        let steps: [(_, &[_]); 3] = [(listing, list), (leasing, lease), (claiming, claim)];
+        checklist.skip(PART, if is_dynamodb { &steps } else { &steps[..2] });
+        return place;
+    };
+    let found = async {
+        let archive_id = state.bound().await.map_err(words)?.unwrap_or_default();
+        state.leases(archive_id).map_err(words)?.look().await.map_err(|error| error.to_string())
+    };
+    checklist.attempt(PART, listing, list, found).await;
+    let tried = async { try_lease(state.leases(Uuid::nil()).map_err(words)?.as_ref()).await };
+    checklist.attempt(PART, leasing, lease, tried).await;
+    let now = checklist.clock.now();
+    // A directory's claims are this process's alone: there is nobody to refuse.
+    if let Some(claims) = state.trial_claims() {
+        checklist.attempt(PART, claiming, claim, try_claim(&claims, now)).await;
+    }
+    place
+}
+
+fn trial_shard() -> ShardId {
+    ShardId::new(TRIAL_SHARD)
+}
+
+/// Makes a row that nobody reads by, sees that it can't be made twice, changes it and removes it.
+async fn try_lease(leases: &dyn LeaseStore) -> Result<(), String> {
+    let say = |error: LeaseError| error.to_string();
+    // An ended shard that the source does not list: workers that see the row leave it alone.
+    let row = LeaseRow { ended: true, caught_up: true, ..LeaseRow::new(trial_shard(), Vec::new()) };
+    if let Some(left) = leases.get(&row.shard).await.map_err(say)? {
+        leases.remove(&left).await.map_err(say)?;
+    }
+    leases.create(&row).await.map_err(say)?;
+    match leases.create(&row).await {
+        Err(LeaseError::Conflict { .. }) => {}
+        Err(error) => return Err(error.to_string()),
+        Ok(()) => return Err("a second row was put in the place of the first: conditions are not kept".into()),
+    }
+    let changed = LeaseRow { counter: row.counter + 1, ..row };
+    leases.replace(&changed).await.map_err(say)?;
+    if leases.get(&changed.shard).await.map_err(say)?.as_ref() != Some(&changed) {
+        return Err("what was written is not what is read".into());
+    }
+    leases.remove(&changed).await.map_err(say)
+}
+
+/// Claims a record that nobody has, from two places.
+async fn try_claim(claims: &dyn Claims, now: Timestamp) -> Result<(), String> {
+    let data = Bytes::from(format!("{{\"log_id\":\"{TRIAL_SHARD}\",\"emit_time\":\"2026-01-01T00:00:00Z\"}}"));
+    let key = IdentityKey::of_archive(Uuid::nil());
+    let rules = Config::default().layout().rules;
+    let mut verdicts = Vec::new();
+    for place in [1, 2] {
+        let payload = Payload { position: Position::new(place), arrival: now, data: data.clone() };
+        let unpacked: Unpacked<'_> = unpack(&payload.data, rules.max_payload_bytes);
+        let decoded: Vec<_> = decode(&unpacked, &rules).collect();
+        let record = decoded.first().and_then(|decoded| decoded.outcome.as_ref().ok()).ok_or("a bug: no record")?;
+        let claim =
+            Claim { identity: identity_of(record), position: payload.position.record(0), core: key.core_of(record) };
+        let verdict = claims.claim(&trial_shard(), &[claim], now).await.map_err(|error| error.to_string())?;
+        verdicts.extend(verdict);
+    }
+    if verdicts == [Verdict::New, Verdict::Duplicate] {
+        return Ok(());
+    }
+    Err(format!("two claims of one record came to {verdicts:?}: conditions are not kept"))
+}
+
+async fn check_archive(config: &Config, checklist: &mut Checklist) -> String {
+    const PART: &str = "archive";
+    const TRIALS: [(Probe, &str, &[&str]); 4] = [
+        (Probe::List, "list objects", &["s3:ListBucket"]),
+        (Probe::Read, "read an object", &["s3:GetObject"]),
+        (Probe::PutOnce, "put an object, and be refused the second time", &["s3:PutObject"]),
+        (
+            Probe::PutPartsOnce,
+            "the same of an object in parts, and clear parts away",
+            &["s3:PutObject", "s3:AbortMultipartUpload"],
+        ),
+    ];
+    let clock = checklist.clock.clone();
+    let is_bucket = config.archive.kind == ArchiveChoice::S3;
+    let place = if is_bucket {
+        let s3 = &config.archive.s3;
+        format!("s3://{}/{}", s3.bucket.as_deref().unwrap_or_default(), s3.prefix)
+    } else {
+        config.archive.local.path.display().to_string()
+    };
+    let open = Box::pin(async { open_archive(config, clock).await.map_err(words) });
+    let Some(archive) = checklist.attempt(PART, "open it", &[], open).await else {
+        let trials: Vec<_> = TRIALS.iter().map(|(_, what, actions)| (*what, *actions)).collect();
+        checklist.skip(PART, if is_bucket { &trials } else { &[] });
+        return place;
+    };
+    if is_bucket {
+        for (probe, what, actions) in TRIALS {
+            checklist.attempt(PART, what, actions, Box::pin(try_bucket(&archive, probe))).await;
+        }
+    } else {
+        checklist
+            .attempt(PART, "put an object, and be refused the second time", &[], put_twice(archive.store.as_ref()))
+            .await;
+    }
+    place
+}
+
+async fn try_bucket(archive: &OpenArchive, probe: Probe) -> Result<(), String> {
+    archive.probe(&[probe]).await.map_err(words)
+}
+
+async fn put_twice(archive: &dyn ArchiveStore) -> Result<(), String> {
+    let refused = refuses_a_second_put(archive).await.map_err(|error| error.to_string())?;
+    if refused { Ok(()) } else { Err("the object was overwritten".into()) }
+}
+
+impl Report {
+    fn render(&self) -> String {
+        let mut lines = Vec::new();
+        let Resources { source, state, archive } = &self.resources;
+        for (part, place) in [("source", source), ("state", state), ("archive", archive)] {
+            lines.push(format!("{part}: {place}"));
+            lines.extend(self.steps.iter().filter(|step| step.part == part).flat_map(Step::lines));
+        }
+        let failed = self.steps.iter().filter(|step| step.ok == Some(false)).count();
+        lines.push(match failed {
+            0 => "all of it works".into(),
+            1 => "1 thing is missing".into(),
+            failed => format!("{failed} things are missing"),
+        });
+        lines.join("\n")
+    }
+}
+
+impl Step {
+    fn lines(&self) -> Vec<String> {
+        let mark = match self.ok {
+            Some(true) => "✓",
+            Some(false) => "✗",
+            None => "-",
+        };
+        let actions = if self.actions.is_empty() { String::new() } else { format!("  ({})", self.actions.join(", ")) };
+        let not_tried = if self.ok.is_none() { "  not tried" } else { "" };
+        let line = format!("  {mark} {}{actions}{not_tried}", self.what);
+        [line].into_iter().chain(self.error.iter().map(|error| format!("    {error}"))).collect()
+    }
+}

@@ -1,0 +1,66 @@
+"""The ECS files: of the shape and with the words that the API takes, and a configuration that the binary takes."""
+
+import json
+import unittest
+
+import botocore.session
+from botocore.validate import ParamValidator
+
+from support import DEPLOY, auditlake, load_json
+from test_cloudformation import template
+
+ECS = DEPLOY / "ecs"
+# What the API calls the request that takes the file.
+FILES = {"task-definition.json": "RegisterTaskDefinition", "service.json": "CreateService"}
+
+
+def wrong_words(value, shape, path=""):
+    """Values of enumerations that the API does not know: botocore looks at shapes only."""
+    if shape.type_name == "structure":
+        return [wrong for name, inner in value.items() if name in shape.members
+                for wrong in wrong_words(inner, shape.members[name], f"{path}.{name}")]
+    if shape.type_name == "list":
+        return [wrong for inner in value for wrong in wrong_words(inner, shape.member, path)]
+    if shape.type_name == "map":
+        return [wrong for inner in value.values() for wrong in wrong_words(inner, shape.value, path)]
+    known = getattr(shape, "enum", [])
+    return [f"{path}: {value} is none of {known}"] if known and value not in known else []
+
+
+class Files(unittest.TestCase):
+    def test_each_is_what_the_api_takes(self):
+        model = botocore.session.get_session().get_service_model("ecs")
+        for name, operation in FILES.items():
+            with self.subTest(name):
+                shape = model.operation_model(operation).input_shape
+                file = load_json(ECS / name)
+                report = ParamValidator().validate(file, shape)
+                self.assertFalse(report.has_errors(), report.generate_report())
+                self.assertEqual(wrong_words(file, shape), [])
+
+    def test_the_environment_is_a_configuration(self):
+        [container] = load_json(ECS / "task-definition.json")["containerDefinitions"]
+        env = {pair["name"]: pair["value"] for pair in container["environment"]}
+        self.assertEqual(container["command"], ["run"])  # by the environment alone
+        effective = auditlake("config", env=env)
+        for value in env.values():
+            self.assertIn(value, effective)
+
+    def test_the_worker_has_time_to_stop_and_room_to_work(self):
+        task = load_json(ECS / "task-definition.json")
+        [container] = task["containerDefinitions"]
+        env = {pair["name"]: pair["value"] for pair in container["environment"]}
+        self.assertEqual(env["AUDITLAKE__WORKER__SHUTDOWN_GRACE"], "25s")
+        self.assertEqual(container["stopTimeout"], 25 + 5)
+        self.assertLessEqual(int(env["AUDITLAKE__LIMITS__MEMORY"].removesuffix("MiB")) + 256, int(task["memory"]))
+
+    def test_the_schedule_runs_the_container_that_there_is(self):
+        [container] = load_json(ECS / "task-definition.json")["containerDefinitions"]
+        target = template(ECS / "scheduled-catch-up.yaml")["Resources"]["Schedule"]["Properties"]["Target"]
+        [override] = json.loads(target["Input"])["containerOverrides"]
+        self.assertEqual(override["name"], container["name"])
+        auditlake(*override["command"], "--help")
+
+
+if __name__ == "__main__":
+    unittest.main()

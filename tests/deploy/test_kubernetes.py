@@ -1,0 +1,151 @@
+"""The Kubernetes files: valid for the API, safe by default, and in agreement with one another and with the binary."""
+
+import shutil
+import sys
+import tomllib
+import unittest
+
+import kubernetes_validate
+import yaml
+
+from support import DEPLOY, auditlake, run
+
+KUBERNETES = DEPLOY / "kubernetes"
+BUILDS = [KUBERNETES / name for name in ("base", "overlays/example", "overlays/example-catch-up")]
+# The oldest that is meant, and the newest that is known.
+VERSIONS = ["1.31", "1.37"]
+# Of the Prometheus Operator, which the API does not know.
+OPERATOR = {"ServiceMonitor", "PrometheusRule"}
+KUSTOMIZE = shutil.which("kubectl")
+
+
+def documents(text):
+    return [document for document in yaml.safe_load_all(text) if document]
+
+
+def files():
+    return sorted(path for path in KUBERNETES.rglob("*.yaml") if path.name != "kustomization.yaml")
+
+
+def pods(resources):
+    """The pods' specifications, by what makes them."""
+    for resource in resources:
+        spec = resource.get("spec", {})
+        spec = spec.get("jobTemplate", {}).get("spec", spec)
+        if "template" in spec and resource["kind"] in ("Deployment", "Job", "CronJob"):
+            yield resource["kind"], spec["template"]
+
+
+def valid(resource):
+    if resource["kind"] in OPERATOR:
+        return
+    for version in VERSIONS:
+        kubernetes_validate.validate(resource, version, strict=True)
+
+
+class Files(unittest.TestCase):
+    def test_each_is_valid(self):
+        for path in files():
+            for resource in documents(path.read_text()):
+                with self.subTest(path.name, kind=resource["kind"]):
+                    valid(resource)
+
+    def test_pods_may_do_nothing_that_they_need_not(self):
+        resources = [resource for path in files() for resource in documents(path.read_text())]
+        found = list(pods(resources))
+        self.assertEqual({kind for kind, _ in found}, {"Deployment", "Job", "CronJob"})
+        for kind, template in found:
+            with self.subTest(kind):
+                spec = template["spec"]
+                self.assertIs(spec["automountServiceAccountToken"], False)
+                self.assertIs(spec["securityContext"]["runAsNonRoot"], True)
+                self.assertEqual(spec["securityContext"]["runAsUser"], 65532)
+                self.assertEqual(spec["securityContext"]["seccompProfile"], {"type": "RuntimeDefault"})
+                [container] = spec["containers"]
+                self.assertEqual(container["securityContext"], {
+                    "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}})
+                self.assertIn("memory", container["resources"]["limits"])
+                # The network policy goes by it.
+                self.assertEqual(template["metadata"].get("labels", {}).get("app.kubernetes.io/part-of", "auditlake"), "auditlake")
+
+    def test_the_grace_period_is_longer_than_the_worker_takes(self):
+        [deployment] = documents((KUBERNETES / "base/deployment.yaml").read_text())
+        spec = deployment["spec"]["template"]["spec"]
+        for path in KUBERNETES.rglob("auditlake.toml"):
+            config = tomllib.loads(path.read_text())
+            self.assertEqual(config["worker"]["shutdown_grace"], "25s", path)
+            self.assertEqual(spec["terminationGracePeriodSeconds"], 25 + 5)
+            # Beside what records may take, 256 MiB for everything else.
+            self.assertEqual(config["limits"]["memory"], "256MiB")
+            self.assertEqual(spec["containers"][0]["resources"]["limits"]["memory"], f"{256 + 256}Mi")
+            port = spec["containers"][0]["ports"][0]["containerPort"]
+            self.assertEqual(config["metrics"]["listen"], f"0.0.0.0:{port}")
+
+    def test_the_operator_has_the_very_alerts(self):
+        [rule] = documents((KUBERNETES / "components/monitoring/prometheus-rule.yaml").read_text())
+        alerts = yaml.safe_load((DEPLOY / "prometheus/alerts.yaml").read_text())
+        self.assertEqual(rule["spec"], alerts, "run `make deploy-files`")
+
+
+class Builds(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        if KUSTOMIZE is None:
+            print("NOT CHECKED: what kustomize makes of the Kubernetes files; kubectl is not here", file=sys.stderr)
+            raise unittest.SkipTest("kubectl is not here")
+        cls.built = {path: documents(run(KUSTOMIZE, "kustomize", path)) for path in BUILDS}
+
+    def test_each_is_valid(self):
+        for path, resources in self.built.items():
+            for resource in resources:
+                with self.subTest(path.name, kind=resource["kind"]):
+                    valid(resource)
+
+    def test_configurations_are_read_by_the_binary(self):
+        for path, resources in self.built.items():
+            [config] = [resource for resource in resources if resource["kind"] == "ConfigMap"]
+            for text in config["data"].values():
+                with self.subTest(path.name):
+                    effective = auditlake("config", "--config", "/dev/stdin", input=text)
+                    self.assertIn("0.0.0.0:9464", effective)
+
+    def test_pods_mount_the_configuration_and_read_it(self):
+        for path, resources in self.built.items():
+            names = {resource["metadata"]["name"] for resource in resources if resource["kind"] == "ConfigMap"}
+            for kind, template in pods(resources):
+                with self.subTest(path.name, kind=kind):
+                    spec = template["spec"]
+                    self.assertEqual({volume["configMap"]["name"] for volume in spec["volumes"]}, names)
+                    [container] = spec["containers"]
+                    self.assertEqual(container["args"][1:3], ["--config", "/etc/auditlake/auditlake.toml"])
+                    self.assertEqual(template["metadata"]["labels"]["app.kubernetes.io/part-of"], "auditlake")
+                    accounts = {resource["metadata"]["name"] for resource in resources if resource["kind"] == "ServiceAccount"}
+                    self.assertIn(spec["serviceAccountName"], accounts)
+
+    def test_an_overlay_leaves_nothing_of_the_base_that_is_of_an_example(self):
+        for path, resources in self.built.items():
+            if path.name == "base":
+                continue
+            text = yaml.safe_dump_all(resources)
+            for of_the_base in ("111122223333", "eu-central-1", "image: auditlake\n", "audit-archive\n"):
+                self.assertNotIn(of_the_base, text.replace("example-audit-archive", ""), path)
+
+    def test_what_selects_workers_selects_workers_only(self):
+        for path, resources in self.built.items():
+            labels = {kind: template["metadata"]["labels"] for kind, template in pods(resources)}
+            for resource in resources:
+                if resource["kind"] not in ("Service", "PodDisruptionBudget"):
+                    continue
+                selector = resource["spec"]["selector"]
+                wanted = selector.get("matchLabels", selector).items()
+                selected = {kind for kind, has in labels.items() if wanted <= has.items()}
+                self.assertEqual(selected, {"Deployment"}, (path.name, resource["kind"]))
+
+    def test_catch_up_comes_in_the_place_of_the_daemon(self):
+        kinds = {resource["kind"] for resource in self.built[KUBERNETES / "overlays/example-catch-up"]}
+        self.assertIn("Job", kinds)
+        self.assertFalse({"Deployment", "Service", "PodDisruptionBudget"} & kinds)
+
+
+if __name__ == "__main__":
+    unittest.main()

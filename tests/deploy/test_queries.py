@@ -1,0 +1,155 @@
+"""The queries of docs/querying.md: they run, and find what is in the examples, which is looked for here without SQL."""
+
+import collections
+import datetime
+import ipaddress
+import json
+import pathlib
+import re
+import tempfile
+import unittest
+
+import duckdb
+import sqlglot
+
+from support import DOCS, auditlake
+
+SINCE = "2026-11-01"
+GRANTS = {"create", "invite", "update", "set", "add"}
+
+
+def queries():
+    """The SQL under each heading."""
+    found = {}
+    for section in re.split(r"^##+ ", (DOCS / "querying.md").read_text(), flags=re.MULTILINE)[1:]:
+        heading = section.splitlines()[0]
+        for sql in re.findall(r"^```sql\n(.*?)^```$", section, re.MULTILINE | re.DOTALL):
+            assert heading not in found, f"two queries under {heading}"
+            found[heading] = sql
+    return found
+
+
+def is_admin(value):
+    """Whether a role or permission of an owner or administrator stands anywhere in it."""
+    if isinstance(value, dict):
+        return any(
+            (key.lower().replace("_", "") in ("role", "accountrole", "permission") and isinstance(inner, str)
+             and re.match("(role_|permission_)?(owner|admin)", inner.lower()))
+            or is_admin(inner)
+            for key, inner in value.items())
+    return isinstance(value, list) and any(map(is_admin, value))
+
+
+def network(address):
+    address = ipaddress.ip_address(address)
+    return ipaddress.ip_network(f"{address}/{48 if address.version == 6 else 24}", strict=False)
+
+
+class Queries(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        scratch = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(scratch.cleanup)
+        root = pathlib.Path(scratch.name)
+        env = {"AUDITLAKE__STATE__EMBEDDED__PATH": f"{root}/state", "AUDITLAKE__ARCHIVE__LOCAL__PATH": f"{root}/archive"}
+        auditlake("catch-up", "--config", "config/local.toml", env=env)
+        cls.db = duckdb.connect()
+        cls.db.execute("SET TimeZone = 'UTC'")
+        cls.db.execute(auditlake("ddl", "duckdb", "--config", "config/local.toml", env=env))
+        cls.events = cls.rows("SELECT * FROM audit_events")
+        for event in cls.events:
+            for column in ("emit_time", "arrival_time"):
+                event[column] = datetime.datetime.fromisoformat(event[column])
+            event["version"] = int(event["version"])
+        newest = collections.defaultdict(int)
+        for event in cls.events:
+            newest[event["log_id"]] = max(newest[event["log_id"]], event["version"])
+        cls.latest = sorted(
+            (event for event in cls.events if event["log_id"] is None or event["version"] == newest[event["log_id"]]),
+            key=lambda event: (event["emit_time"], event["log_id"] or ""))
+        cls.found = {heading: cls.rows(sql) for heading, sql in queries().items()}
+
+    @classmethod
+    def rows(cls, sql):
+        """Every value as text: Python's DuckDB needs another package for times with a zone."""
+        result = cls.db.sql(f"SELECT columns(*)::VARCHAR FROM ({sql})")
+        return [dict(zip(result.columns, row)) for row in result.fetchall()]
+
+    def finds(self, heading, expected):
+        expected = collections.Counter(event["log_id"] for event in expected)
+        self.assertGreater(len(expected), 0, "the examples have nothing to find")
+        self.assertEqual(collections.Counter(row["log_id"] for row in self.found[heading]), expected)
+
+    def since(self, **wanted):
+        return [event for event in self.latest
+                if event["dt"] >= SINCE and all(event[column] in values for column, values in wanted.items())]
+
+    def test_a_changed_sink(self):
+        names = re.compile(r"(Create|Update|Delete)AccountAuditLogSink|UpdateAccount(API)?")
+        self.finds("The sink was changed", [event for event in self.since() if names.fullmatch(event["operation"] or "")])
+
+    def test_a_new_api_key(self):
+        names = {"CreateAPIKey", "CreateApiKey", "CloudCreateAPIKey", "CreateServiceAccountAPIKey", "CreateServiceAccountApiKey"}
+        self.finds("An API key was created", self.since(operation=names, outcome={"success"}))
+        keys = [row["made_with_a_key"] == "true" for row in self.found["An API key was created"]]
+        self.assertEqual(keys, sorted(keys, reverse=True))
+        self.assertIn(True, keys)
+
+    def test_a_raised_role(self):
+        was, raised = {}, []
+        for event in self.latest:
+            details = json.loads(event["details"] or "{}")
+            of_a_person = event["resource_category"] in ("user", "user_groups", "service_accounts")
+            if event["outcome"] != "success" or event["action"] not in GRANTS or not of_a_person or "userId" not in details:
+                continue
+            target = details["userId"]
+            if is_admin(details) and not was.get(target):
+                raised.append(event)
+            was[target] = is_admin(details)
+        self.finds("A role was raised", raised)
+
+    def test_a_deleted_namespace(self):
+        self.finds("A namespace was deleted", self.since(operation={"DeleteNamespace", "DeleteNamespaceAPI"}))
+
+    def test_a_login_from_a_new_network(self):
+        first, seen, new = {}, set(), []
+        for event in self.latest:
+            if event["action"] != "login" or event["outcome"] != "success" or event["client_ip"] is None:
+                continue
+            who = event["principal_name"]
+            key = (who, network(event["client_ip"]))
+            if key not in seen and event["emit_time"] > first.setdefault(who, event["emit_time"]) + datetime.timedelta(days=7):
+                new.append(event)
+            seen.add(key)
+        self.finds("A login from a new network", new)
+
+    def test_many_refusals(self):
+        tried = collections.defaultdict(list)
+        for event in self.since(status={"PermissionDenied"}):
+            tried[event["dt"], event["principal_name"]].append(event["operation_canonical"])
+        expected = {key: str(len(tries)) for key, tries in tried.items() if len(set(tries)) >= 2}
+        self.assertTrue(expected)
+        found = {(row["dt"], row["principal_name"]): row["refusals"] for row in self.found["Many refusals"]}
+        self.assertEqual(found, expected)
+
+    def test_a_changed_record(self):
+        # One that became a deletion, one that another person signed: see examples/make_audit.py.
+        found = self.found["A record that changed"]
+        self.assertEqual({row["operation"] for row in found} & {"DeleteNamespace"}, {"DeleteNamespace"})
+        self.assertIn("mallory@example.com", {row["principal_name"] for row in found})
+        self.assertEqual(len(found), 2)
+
+    def test_a_report_of_days(self):
+        days = collections.Counter(event["dt"] for event in self.since())
+        self.assertEqual({row["dt"]: int(row["events"]) for row in self.found["For reports"]}, dict(days))
+
+    def test_each_is_tried_and_read_by_the_grammar_of_trino_and_athena(self):
+        for heading, sql in queries().items():
+            self.assertTrue(self.found[heading], heading)
+            for dialect in ("trino", "athena"):
+                with self.subTest(heading, dialect=dialect):
+                    sqlglot.parse_one(sql, read=dialect, error_level=sqlglot.ErrorLevel.RAISE)
+
+
+if __name__ == "__main__":
+    unittest.main()

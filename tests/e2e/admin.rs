@@ -1,0 +1,179 @@
+//! What a running worker answers over HTTP: metrics, health, and the page.
+
+use std::fs;
+use std::net::TcpListener;
+
+use serde_json::Value;
+
+use crate::support::{Answer, Plan, Process, Workspace, get, wait_until};
+
+/// A daemon that serves on a port of its own.
+struct Served {
+    workspace: Workspace,
+    _process: Process,
+    address: String,
+}
+
+impl Served {
+    fn start(mut workspace: Workspace) -> Self {
+        workspace.set("metrics.listen", "\"127.0.0.1:0\"");
+        let process = workspace.start(&["run"]);
+        let address = |process: &Process| {
+            let lines: Vec<Value> =
+                process.stderr().lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+            lines.iter().find_map(|line| Some(line.get("address")?.as_str()?.to_owned()))
+        };
+        wait_until("it serves", || address(&process).is_some());
+        let address = address(&process).unwrap();
+        Self { workspace, _process: process, address }
+    }
+
+    #[track_caller]
+    fn get(&self, path: &str) -> Answer {
+        get(&self.address, path)
+    }
+
+    /// The value of a series, written as it is served.
+    #[track_caller]
+    fn metric(&self, series: &str) -> Option<f64> {
+        let text = self.get("/metrics").body;
+        let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ').map(str::to_owned));
+        value.map(|value| value.parse().unwrap())
+    }
+
+    #[track_caller]
+    fn wait_for_metric(&self, series: &str, value: f64) {
+        wait_until(&format!("{series} is {value}"), || {
+            self.metric(series).is_some_and(|found| (found - value).abs() < f64::EPSILON)
+        });
+    }
+}
+
+fn series(name: &str, shard: &str) -> String {
+    format!("auditlake_{name}{{shard=\"{shard}\"}}")
+}
+
+#[test]
+fn the_metrics_say_what_was_archived_and_what_was_not() {
+    let mut workspace = Workspace::new();
+    workspace.set("batch.window", "\"1s\"");
+    let corpus = Plan { seed: 71, lines: 3_000, files: 2, pad: 0 }.corpus();
+    corpus.write_to(&workspace.input());
+    let served = Served::start(workspace);
+    let truth = &corpus.truth;
+    served.wait_for_metric("auditlake_records_archived_total", truth.archived() as f64);
+    served.wait_for_metric("auditlake_records_read_total", truth.records as f64);
+    served.wait_for_metric("auditlake_leases_held", 2.0);
+    wait_until("it is ready", || served.get("/readyz").status == 200);
+    assert_eq!(served.get("/livez").body, "alive\n");
+    served.workspace.verify();
+
+    let metrics = served.get("/metrics");
+    assert!(metrics.head.contains("content-type: text/plain; version=0.0.4"), "{}", metrics.head);
+    let rejected = metrics.body.lines().filter(|line| line.starts_with("auditlake_records_rejected_total{"));
+    let rejected: f64 = rejected.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum();
+    let dropped = served.metric("auditlake_records_duplicate_total").unwrap();
+    let all = rejected + dropped + truth.archived() as f64;
+    assert!((all - truth.records as f64).abs() < f64::EPSILON, "{all} of {}", truth.records);
+    let objects = served.workspace.objects("events").len() as f64;
+    assert_eq!(served.metric("auditlake_objects_total{kind=\"events\"}"), Some(objects));
+    let manifests = served.workspace.manifests() as f64;
+    assert_eq!(served.metric("auditlake_commit_seconds_count"), Some(manifests));
+    assert!(served.metric(&series("archive_lag_seconds", "part-0.ndjson")).unwrap() < 60.0);
+}
+
+#[test]
+fn why_there_is_no_file_yet_has_an_answer() {
+    let mut workspace = Workspace::new();
+    workspace.set("batch.window", "\"1d\"");
+    Plan { seed: 72, lines: 500, files: 1, pad: 0 }.corpus().write_to(&workspace.input());
+    let served = Served::start(workspace);
+    let shard = "part-0.ndjson";
+    wait_until("it is read", || {
+        served.metric(&series("buffered_records", shard)).is_some_and(|records| records > 400.0)
+    });
+    assert!(served.metric(&series("buffered_bytes", shard)).unwrap() > 10_000.0);
+    assert!(served.metric(&series("window_age_seconds", shard)).is_some());
+    let next = served.metric(&series("next_cut_seconds", shard)).unwrap();
+    assert!(next > 0.0 && next <= 86_400.0, "{next}");
+    let page = served.get("/").body;
+    assert!(page.contains("window age") && page.contains("next cut") && page.contains(shard), "{page}");
+}
+
+#[test]
+fn a_shard_that_stops_makes_the_worker_unready_until_it_works_again() {
+    let workspace = Workspace::new();
+    let corpus = Plan { seed: 73, lines: 200, files: 1, pad: 0 }.corpus();
+    corpus.write_to(&workspace.input());
+    let mut workspace = workspace;
+    workspace.set("batch.window", "\"1s\"");
+    let foreign = workspace.archive().join("_manifests/part-0.ndjson/00000000.json");
+    fs::create_dir_all(foreign.parent().unwrap()).unwrap();
+    workspace.run(&["catch-up", "--json"]).expect(0);
+    fs::remove_dir_all(workspace.archive().join("_manifests")).unwrap();
+    fs::remove_dir_all(workspace.state()).unwrap();
+
+    // Objects of a batch that nothing tells of any more, and that come out otherwise: somebody has to look.
+    for key in workspace.objects("events") {
+        let path = workspace.archive().join(key);
+        let bytes = fs::read(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        fs::write(path, &bytes[..bytes.len() / 2]).unwrap();
+    }
+    let served = Served::start(workspace);
+    served.wait_for_metric("auditlake_shards_stopped", 1.0);
+    let unready = served.get("/readyz");
+    assert_eq!(unready.status, 503);
+    assert!(unready.body.contains("the shard part-0.ndjson stopped"), "{}", unready.body);
+    assert_eq!(served.get("/livez").status, 200, "a restart would help nobody");
+    assert!(served.get("/").body.contains("not ready"));
+
+    for key in served.workspace.objects("events") {
+        fs::remove_file(served.workspace.archive().join(key)).unwrap();
+    }
+    wait_until("it works again", || served.get("/readyz").status == 200);
+    served.wait_for_metric("auditlake_shards_stopped", 0.0);
+}
+
+#[test]
+fn the_page_shows_names_as_text_and_no_record() {
+    let mut workspace = Workspace::new();
+    workspace.set("batch.window", "\"1s\"");
+    let record = r#"{"log_id":"secret-log-id","emit_time":"2026-11-20T00:00:00Z","operation":"DeleteUser","principal":{"name":"someone@example.com"}}"#;
+    workspace.feed("<script>alert(1)<b>.ndjson", format!("{record}\n"));
+    let served = Served::start(workspace);
+    served.wait_for_metric("auditlake_records_archived_total", 1.0);
+    let page = served.get("/");
+    assert!(page.head.contains("content-security-policy: default-src 'none'"), "{}", page.head);
+    assert!(page.body.contains("&lt;script&gt;") && !page.body.contains("<script"), "{}", page.body);
+    for secret in ["secret-log-id", "someone@example.com"] {
+        assert!(!page.body.contains(secret) && !served.get("/metrics").body.contains(secret));
+    }
+}
+
+#[test]
+fn a_recorded_verification_is_shown() {
+    let workspace = Workspace::new();
+    Plan { seed: 74, lines: 100, files: 1, pad: 0 }.corpus().write_to(&workspace.input());
+    workspace.catch_up();
+    workspace.run(&["verify", "--record"]).expect(0);
+    assert_eq!(workspace.objects("_verify").len(), 1);
+    workspace.verify();
+    let served = Served::start(workspace);
+    served.wait_for_metric("auditlake_verify_last_findings", 0.0);
+    assert!(served.metric("auditlake_verify_last_timestamp_seconds").unwrap() > 1.7e9);
+    assert!(served.get("/").body.contains("intact, "));
+}
+
+#[test]
+fn an_address_that_was_asked_for_must_be_free() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let mut workspace = Workspace::new();
+    workspace.set("metrics.listen", &format!("\"{address}\""));
+    let done = workspace.run(&["run"]).expect(2);
+    assert!(done.stderr.contains(&format!("metrics.listen: {address}: ")), "{}", done.stderr);
+    workspace.set("metrics.listen", "\"nowhere\"");
+    let done = workspace.run(&["run"]).expect(2);
+    assert!(done.stderr.contains("metrics.listen: nowhere: "), "{}", done.stderr);
+}

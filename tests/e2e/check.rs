@@ -1,0 +1,101 @@
+//! `check`: what a worker will need is tried before it is needed, and what is missing is named.
+
+use std::fs;
+
+use auditlake_test_servers::{Answer, FaultProxy};
+use serde_json::Value;
+
+use crate::support::{Cloud, Feed, Plan, Workspace, assert_all_is_archived_once};
+
+fn steps(report: &Value) -> Vec<(&str, &Value)> {
+    report["steps"].as_array().unwrap().iter().map(|step| (step["what"].as_str().unwrap(), &step["ok"])).collect()
+}
+
+#[test]
+fn files_a_directory_and_a_disk_are_tried_and_left_as_they_were() {
+    let workspace = Workspace::new();
+    let corpus = Plan { seed: 81, lines: 100, files: 1, pad: 0 }.corpus();
+    corpus.write_to(&workspace.input());
+    for _ in 0..2 {
+        let done = workspace.run(&["check"]).expect(0);
+        assert!(done.stdout.contains("  ✓ read a shard\n") && done.stdout.ends_with("all of it works\n"), "{done:#?}");
+    }
+    assert!(workspace.archive().join("audit-log-access-test").exists());
+    assert!(!workspace.archive().join("_auditlake.json").exists(), "an archive is made by its first worker");
+    workspace.catch_up();
+    corpus.truth.assert_holds(&workspace.archived());
+    workspace.verify();
+    workspace.run(&["check"]).expect(0);
+    workspace.verify();
+    assert_eq!(workspace.catch_up()["records"], 0);
+}
+
+#[test]
+fn what_can_not_be_found_is_named_and_the_rest_is_tried() {
+    let mut workspace = Workspace::new();
+    let nowhere = workspace.path("nowhere");
+    workspace.set_path("source.file.path", &nowhere);
+    fs::write(workspace.archive(), "a file").unwrap();
+    let report = workspace.run(&["check", "--json"]).expect(1).json();
+    assert_eq!(report["ok"], false);
+    let [find, .., put] = &report["steps"].as_array().unwrap()[..] else { panic!("{report}") };
+    assert!(find["error"].as_str().unwrap().contains("nowhere: No such file"), "{report}");
+    assert!(put["error"].as_str().unwrap().contains("is not a folder"), "{report}");
+    let tried: Vec<_> = steps(&report).into_iter().filter(|(_, ok)| **ok == Value::Bool(true)).collect();
+    assert_eq!(tried.len(), 3, "the state's: {report}");
+}
+
+/// The step that needs the action, its error, and whether all others stand as they should.
+#[track_caller]
+fn assert_named(report: &Value, operation: &str, action: &str) {
+    let steps = report["steps"].as_array().unwrap();
+    let failed: Vec<&Value> = steps.iter().filter(|step| step["ok"] == false).collect();
+    let needs = |step: &&&Value| step["actions"].as_array().unwrap().iter().any(|needed| needed == action);
+    let step = failed.iter().find(needs).unwrap_or_else(|| panic!("{operation}: {report:#}"));
+    assert!(step["error"].as_str().unwrap().contains(action), "{operation}: {report:#}");
+}
+
+#[test]
+fn every_permission_that_is_missing_is_named_as_iam_names_it() {
+    let (mut cloud, mut feed) = (Cloud::new(2), Feed::new(82));
+    cloud.set("state.dynamodb.create_tables", "true");
+    cloud.put(&mut feed, 10);
+    let check = |cloud: &Cloud, code| cloud.run(&["check", "--json"]).expect(code).json();
+    let report = check(&cloud, 0);
+    assert_eq!(steps(&report).len(), 12, "{report:#}");
+    assert!(cloud.leases().is_empty(), "the row that was tried is gone");
+
+    let denied = |faults: &FaultProxy, operation: &str, answer: Answer, action: &str| {
+        let fault = faults.on(operation).answer(answer);
+        assert_named(&check(&cloud, 1), operation, action);
+        assert!(fault.hits() > 0, "{operation}");
+        fault.heal();
+    };
+    for operation in ["DescribeStreamSummary", "ListShards", "GetShardIterator", "GetRecords"] {
+        let answer = Answer::kinesis("AccessDeniedException");
+        denied(&cloud.kinesis_faults, operation, answer, &format!("kinesis:{operation}"));
+    }
+    for (operation, action) in [
+        ("DescribeTable", "DescribeTable"),
+        ("Scan", "Scan"),
+        ("PutItem", "PutItem"),
+        ("GetItem", "GetItem"),
+        ("DeleteItem", "DeleteItem"),
+        ("BatchExecuteStatement", "PartiQLInsert"),
+    ] {
+        let answer = Answer::dynamodb("AccessDeniedException");
+        denied(&cloud.dynamodb_faults, operation, answer, &format!("dynamodb:{action}"));
+    }
+    for (operation, action) in [
+        ("ListObjectsV2", "ListBucket"),
+        ("GetObject", "GetObject"),
+        ("PutObject", "PutObject"),
+        ("AbortMultipartUpload", "AbortMultipartUpload"),
+    ] {
+        denied(&cloud.s3_faults, operation, Answer::s3_access_denied(), &format!("s3:{action}"));
+    }
+
+    cloud.catch_up();
+    check(&cloud, 0);
+    assert_all_is_archived_once(&cloud, &feed);
+}
