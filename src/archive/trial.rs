@@ -3,16 +3,15 @@
 use bytes::Bytes;
 
 use super::{ArchiveError, ArchiveStore, Put};
-use crate::encode::keys::ACCESS_TEST_KEY;
 
-/// What stands under [`ACCESS_TEST_KEY`].
+/// What is put to try.
 pub(super) const BODY: Bytes = Bytes::from_static(
     b"auditlake tries here whether it may write, and whether a second put is refused. This may stay.\n",
 );
 
-/// Puts a small object twice; whether the second put was refused. A store that overwrites voids the archive's every
+/// Puts a small object under `key`, twice; whether the second put was refused. A store that overwrites voids the archive's every
 /// promise.
-pub async fn refuses_a_second_put(store: &dyn ArchiveStore) -> Result<bool, ArchiveError> {
-    store.put_if_absent(ACCESS_TEST_KEY, BODY).await?;
-    Ok(store.put_if_absent(ACCESS_TEST_KEY, BODY).await? == Put::Exists)
+pub async fn refuses_a_second_put(store: &dyn ArchiveStore, key: &str) -> Result<bool, ArchiveError> {
+    store.put_if_absent(key, BODY).await?;
+    Ok(store.put_if_absent(key, BODY).await? == Put::Exists)
 }

@@ -10,15 +10,14 @@ use jiff::Timestamp;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::open::{
-    Names, OpenArchive, OpenSource, State, check_pair, open_archive, open_subscription, pages, try_spool,
-};
+use super::open::{Names, OpenArchive, OpenSource, State, check_pair, open_archive, open_subscription, pages};
 use super::{Failure, Reporting, block_on};
 use crate::archive::ArchiveStore;
 use crate::archive::s3::Probe;
 use crate::archive::trial::refuses_a_second_put;
 use crate::config::{ArchiveChoice, Config, KinesisConsumer, SourceChoice, SpoolChoice, StateChoice};
 use crate::dedupe::{Claim, Claims, Verdict};
+use crate::encode::keys::ACCESS_TEST_KEY;
 use crate::lease::{LeaseError, LeaseRow, LeaseStore, TRIAL_SHARD};
 use crate::ops::clock::{Clock, SystemClock};
 use crate::record::{IdentityKey, Unpacked, decode, identity_of, unpack};
@@ -159,18 +158,17 @@ async fn check_source(config: &Config, checklist: &mut Checklist) -> (String, Op
     let place = format!("{kind} {}", place.unwrap_or_default());
     let open = Box::pin(async {
         open_subscription(config).await.map_err(words)?;
-        OpenSource::open(config, clock.clone(), pages(config)).await.map(|source| source.port()).map_err(words)
+        OpenSource::open(config, clock, pages(config)).await.map_err(words)
     });
-    let source = checklist.attempt(PART, "find it", find, open).await;
-    if config.source.kind == SourceChoice::Pubsub {
-        let spool = Box::pin(async { try_spool(config, clock.clone()).await.map_err(words) });
-        let actions: &[_] = if in_bucket { &["s3:PutObject", "s3:DeleteObject"] } else { &[] };
-        checklist.attempt(PART, "put a segment once, and remove it", actions, spool).await;
-    }
-    let Some(source) = source else {
+    let Some(opened) = checklist.attempt(PART, "find it", find, open).await else {
         checklist.skip(PART, &[(listing, list), (reading, read)]);
         return (place, None);
     };
+    if let OpenSource::Pubsub(spools) = &opened {
+        let actions: &[_] = if in_bucket { &["s3:PutObject", "s3:DeleteObject"] } else { &[] };
+        checklist.attempt(PART, "put into a spool once, and remove it", actions, spools.try_out()).await;
+    }
+    let source = opened.port();
     let origin = source.origin().map(str::to_owned);
     let Some(shards) = checklist.attempt(PART, listing, list, source.shards()).await else {
         checklist.skip(PART, &[(reading, read)]);
@@ -335,7 +333,7 @@ async fn try_bucket(archive: &OpenArchive, probe: Probe) -> Result<(), String> {
 }
 
 async fn put_twice(archive: &dyn ArchiveStore) -> Result<(), String> {
-    let refused = refuses_a_second_put(archive).await.map_err(|error| error.to_string())?;
+    let refused = refuses_a_second_put(archive, ACCESS_TEST_KEY).await.map_err(|error| error.to_string())?;
     if refused { Ok(()) } else { Err("the object was overwritten".into()) }
 }
 

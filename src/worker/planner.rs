@@ -146,7 +146,7 @@ impl View<'_> {
         if self.sole_worker {
             return Vec::new();
         }
-        let family = Family::of(self.listed, self.rows);
+        let family = Family::vouched(self.listed, self.rows);
         let listed: BTreeSet<&ShardId> = self.listed.iter().map(|shard| &shard.id).collect();
         // That a shard ended which another program read stands nowhere but in its row.
         let is_needed = |row: &LeaseRow| row.batch_seq == 0 && listed.contains(&row.shard);
@@ -170,10 +170,18 @@ pub(crate) struct Family<'a> {
 }
 
 impl<'a> Family<'a> {
+    /// As the source and the rows tell.
     pub(crate) fn of(listed: &'a [Shard], rows: &'a BTreeMap<ShardId, LeaseRow>) -> Self {
+        Self::linked(listed.iter(), rows)
+    }
+
+    /// As the rows tell, where there are any: what a shard's row names as its parents, its first manifest vouches for.
+    fn vouched(listed: &'a [Shard], rows: &'a BTreeMap<ShardId, LeaseRow>) -> Self {
+        Self::linked(listed.iter().filter(|shard| !rows.contains_key(&shard.id)), rows)
+    }
+
+    fn linked(listed: impl Iterator<Item = &'a Shard>, rows: &'a BTreeMap<ShardId, LeaseRow>) -> Self {
         let mut children: BTreeMap<&ShardId, BTreeSet<&ShardId>> = BTreeMap::new();
-        // Where there is a row, it counts: its parents are those that the shard's first manifest names.
-        let listed = listed.iter().filter(|shard| !rows.contains_key(&shard.id));
         let listed = listed.map(|shard| (&shard.id, &shard.parents));
         for (child, parents) in listed.chain(rows.values().map(|row| (&row.shard, &row.parents))) {
             for parent in parents {

@@ -235,6 +235,15 @@ fn a_child_that_nobody_has_begun_keeps_its_parents_row() {
     assert_eq!(world.plan("me").forget, [id("p")]);
 }
 
+/// Another worker may have made the child's row, by a listing that did not know its parents.
+#[test]
+fn a_parent_that_the_childs_row_does_not_name_keeps_its_row() {
+    let mut world = world(&["p", "a:p"]);
+    world.ended("p").moved_on("a");
+    world.rows.get_mut(&id("a")).unwrap().parents.clear();
+    assert_eq!(world.plan("me").forget, [], "nothing vouches for its end");
+}
+
 #[test]
 fn an_ended_shard_without_children_keeps_its_row() {
     let mut world = world(&["p"]);

@@ -5,7 +5,7 @@ use std::fs;
 use auditlake_test_servers::{Answer, FaultProxy};
 use serde_json::Value;
 
-use crate::support::{Cloud, Feed, Plan, Workspace, assert_all_is_archived_once};
+use crate::support::{Cloud, Feed, PREFIX, Plan, Workspace, assert_all_is_archived_once};
 
 fn steps(report: &Value) -> Vec<(&str, &Value)> {
     report["steps"].as_array().unwrap().iter().map(|step| (step["what"].as_str().unwrap(), &step["ok"])).collect()
@@ -106,13 +106,10 @@ fn what_would_be_refused_later_is_refused_here() {
     cloud.put(&mut feed, 10);
     cloud.catch_up();
     cloud.run(&["check"]).expect(0);
-    let prefix = |cloud: &mut Cloud, prefix: &str| drop(cloud.set("archive.s3.prefix", &format!("{prefix:?}")));
-
-    prefix(&mut cloud, "elsewhere");
+    cloud.set("archive.s3.prefix", "\"elsewhere\"");
     let done = cloud.run(&["check"]).expect(1);
     assert!(done.stdout.contains("is not there; is it another bucket or prefix?"), "{done:#?}");
-    let mut cloud = cloud;
-    prefix(&mut cloud, crate::support::PREFIX);
+    cloud.set("archive.s3.prefix", &format!("{PREFIX:?}"));
     cloud.run(&["check"]).expect(0);
 
     let shard = cloud.open_shards()[0].clone();

@@ -95,6 +95,8 @@ fn what_is_in_a_subscription_is_archived_once_and_the_second_run_archives_nothin
     assert_eq!(first["archived"], feed.truth.archived(), "{first:#}");
     subscribed.assert_all_is_archived_once_and_nothing_left(&feed);
     assert_eq!(subscribed.cloud.catch_up()["archived"], 0);
+    let checked = subscribed.cloud.run(&["check", "--json"]).expect(0).json();
+    assert_eq!(checked["ok"], true, "{checked:#}");
     let status = subscribed.cloud.status();
     let shards = status["shards"].as_array().unwrap();
     assert!(!shards.is_empty() && shards.iter().all(|shard| shard["state"] == "ended"), "{status:#}");
@@ -217,7 +219,7 @@ fn check_tries_the_subscription_and_where_its_messages_are_kept() {
     let denied = subscribed.cloud.s3_faults.on("DeleteObject").answer(Answer::s3_access_denied());
     let report = check(1);
     let failed = report["steps"].as_array().unwrap().iter().find(|step| step["ok"] == false).unwrap();
-    assert_eq!(failed["what"], "put a segment once, and remove it");
+    assert_eq!(failed["what"], "put into a spool once, and remove it");
     assert!(failed["error"].as_str().unwrap().contains("allow s3:DeleteObject on "), "{failed}");
     denied.heal();
 }

@@ -163,13 +163,15 @@ async fn what_a_writer_adds_that_slept_for_longer_than_seals_are_kept_is_archive
     spooled.publish(10..20);
     // Of these the sleeper alone knows: nobody else gets them while it lives.
     spooled.world.sleep(Duration::from_secs(10)).await;
-    let other = spooled.start("other");
+    let (other, third) = (spooled.start("other"), spooled.start("third"));
     spooled.world.sleep(Duration::from_hours(41 * 24)).await;
     assert_eq!(spooled.standing().await, Vec::<String>::new(), "the seal is gone, too");
     sleeper.sleep(false);
     spooled.world.sleep(Duration::from_mins(2)).await;
     assert_eq!(spooled.subscription.unacknowledged(), 0);
+    // Each of them knew the seal that is gone, and what stands in its place now is none.
     other.stop().await;
+    third.stop().await;
     spooled.publish(20..30);
     spooled.world.sleep(Duration::from_hours(3)).await;
     let shards: Vec<String> =
@@ -379,4 +381,17 @@ async fn rows_of_spools_go_once_nothing_stands_of_them_and_a_later_one_vouches_f
     assert_eq!(rows().await, 1);
     last.stop().await;
     spooled.assert_all_is_archived_once(70).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_nothing_may_be_removed_all_is_archived_and_it_is_removed_once_it_may_be() {
+    let spooled = Spooled::new().await;
+    spooled.keeps.store(true, Ordering::SeqCst);
+    spooled.publish(0..10);
+    for _ in 0..2 {
+        assert!(spooled.catch_up().await.unwrap().failures.is_empty());
+        assert_eq!(spooled.standing().await.len(), 2, "the segment and its seal");
+    }
+    spooled.keeps.store(false, Ordering::SeqCst);
+    spooled.assert_all_is_archived_once(10).await;
 }

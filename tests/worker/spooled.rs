@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -32,6 +32,8 @@ pub(crate) struct Reach {
     pub(crate) store: Arc<MemoryArchive>,
     /// Nothing it sends gets out, until this is over.
     pub(crate) asleep: watch::Sender<bool>,
+    /// Nothing may be removed, for as long as it is set.
+    pub(crate) keeps: Arc<AtomicBool>,
     /// How long a put is on its way.
     pub(crate) put_takes: Duration,
     /// Of this many puts, every other one takes effect and loses its answer.
@@ -42,10 +44,19 @@ pub(crate) struct Reach {
 }
 
 impl Reach {
-    pub(crate) fn new(store: Arc<MemoryArchive>, put_takes: Duration) -> Arc<Self> {
+    pub(crate) fn new(store: Arc<MemoryArchive>, keeps: Arc<AtomicBool>, put_takes: Duration) -> Arc<Self> {
         let zero = AtomicU64::default;
         let asleep = watch::Sender::new(false);
-        Arc::new(Self { store, asleep, put_takes, lost_puts: zero(), puts: zero(), listings: zero(), gets: zero() })
+        Arc::new(Self {
+            store,
+            asleep,
+            keeps,
+            put_takes,
+            lost_puts: zero(),
+            puts: zero(),
+            listings: zero(),
+            gets: zero(),
+        })
     }
 
     pub(crate) async fn awake(&self) {
@@ -98,6 +109,9 @@ impl ArchiveStore for Reach {
 impl SpoolStore for Reach {
     async fn remove(&self, key: &str) -> Result<(), ArchiveError> {
         self.awake().await;
+        if self.keeps.load(Ordering::SeqCst) {
+            return Err(ArchiveError::Refused { key: key.into(), reason: "allow s3:DeleteObject".into() });
+        }
         SpoolStore::remove(self.store.as_ref(), key).await
     }
 }
@@ -109,6 +123,7 @@ pub(crate) struct Spooled {
     pub(crate) spools: Arc<MemoryArchive>,
     pub(crate) options: PubsubOptions,
     pub(crate) put_takes: Duration,
+    pub(crate) keeps: Arc<AtomicBool>,
 }
 
 /// A process: a worker and a receiver.
@@ -150,6 +165,7 @@ impl Spooled {
             spools: Arc::new(MemoryArchive::new()),
             options: OPTIONS,
             put_takes: Duration::ZERO,
+            keeps: Arc::default(),
         }
     }
 
@@ -177,8 +193,11 @@ impl Spooled {
 
     #[allow(clippy::disallowed_methods)] // processes are tasks of the test
     pub(crate) fn start(&self, name: &str) -> Process {
-        let (reach, faults, shutdown) =
-            (Reach::new(self.spools.clone(), self.put_takes), Arc::<Faults>::default(), Shutdown::default());
+        let (reach, faults, shutdown) = (
+            Reach::new(self.spools.clone(), self.keeps.clone(), self.put_takes),
+            Arc::<Faults>::default(),
+            Shutdown::default(),
+        );
         let source = self.source(&reach);
         let receiver = Arc::new(self.receiver(&source));
         let settings = Settings { worker: WorkerId::new(name), concurrency: usize::MAX, ..self.world.settings.clone() };
@@ -193,7 +212,7 @@ impl Spooled {
 
     /// What a one-shot run does.
     pub(crate) async fn catch_up(&self) -> Result<Summary, ReceiveError> {
-        let reach = Reach::new(self.spools.clone(), self.put_takes);
+        let reach = Reach::new(self.spools.clone(), self.keeps.clone(), self.put_takes);
         let (source, shutdown) = (self.source(&reach), Shutdown::default());
         let receiver = self.receiver(&source);
         receiver.drain(Duration::from_secs(20), &shutdown.graceful, &shutdown.abort).await?;

@@ -46,7 +46,7 @@ impl S3Archive {
     }
 
     async fn probe_put(&self) -> Result<(), ArchiveError> {
-        if refuses_a_second_put(self).await? { Ok(()) } else { Err(self.overwrites("PutObject")) }
+        if refuses_a_second_put(self, ACCESS_TEST_KEY).await? { Ok(()) } else { Err(self.overwrites("PutObject")) }
     }
 
     async fn probe_parts(&self) -> Result<(), ArchiveError> {

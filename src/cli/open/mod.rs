@@ -22,14 +22,14 @@ use crate::ops::memory::MemoryBudget;
 use crate::ops::retry::RetryPolicy;
 use crate::record::IdentityKey;
 use crate::source::InitialPosition;
+use crate::source::pubsub::Receiver;
 use crate::worker::Settings;
 
-use crate::source::pubsub::Receiver;
 use source::READ_AHEAD;
 
 pub(super) use archive::{OpenArchive, archive_identity, check_pair, find_archive, open_archive, read_archive};
 pub(super) use dynamodb::Names;
-pub(super) use pubsub::{open_subscription, try_spool};
+pub(super) use pubsub::open_subscription;
 pub(super) use source::{Lag, OpenSource, open_source, pages};
 pub(super) use state::{State, claim_options, look_at_leases, remake_claims};
 

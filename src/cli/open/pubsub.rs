@@ -6,10 +6,8 @@ use anyhow::anyhow;
 
 use super::archive::open_bucket;
 use crate::archive::LocalArchive;
-use crate::archive::trial::refuses_a_second_put;
 use crate::cli::Failure;
 use crate::config::{ArchiveChoice, Config, HumanDuration, S3Config, SourceChoice, SpoolChoice};
-use crate::encode::keys::ACCESS_TEST_KEY;
 use crate::ops::clock::Clock;
 use crate::ops::memory::MemoryBudget;
 use crate::source::pubsub::{
@@ -38,14 +36,6 @@ async fn spool_store(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<dyn S
             Arc::new(open_bucket(&folder(&config.archive.s3, &spool.prefix), clock).await?)
         }
     })
-}
-
-/// Puts an object where spools are kept, is refused the second time, and removes it: what receiving needs there.
-pub(in crate::cli) async fn try_spool(config: &Config, clock: Arc<dyn Clock>) -> Result<(), Failure> {
-    let store = spool_store(config, clock).await?;
-    let refused = refuses_a_second_put(store.as_ref()).await?;
-    store.remove(ACCESS_TEST_KEY).await?;
-    if refused { Ok(()) } else { Err(anyhow!("a second put took the place of the first").into()) }
 }
 
 /// The spools.

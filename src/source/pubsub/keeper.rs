@@ -12,6 +12,7 @@ use super::names::{Part, SpoolName, parse_key};
 use super::reader::unreadable;
 use super::segment::{Kind, decode, encode_seal};
 use super::{ORIGIN, Shared};
+use crate::archive::ArchiveError;
 use crate::lease::{LeaseRow, LeaseStore};
 use crate::source::{ShardId, SourceError};
 
@@ -61,7 +62,7 @@ fn has_expired(written: Timestamp, now: Timestamp) -> bool {
 pub(super) struct Keeper {
     shared: Arc<Shared>,
     leases: Arc<dyn LeaseStore>,
-    /// The seals that have been read, and when they were put.
+    /// The seals that have been read, and when they were put: each is read once, as long as it is of use.
     seals: tokio::sync::Mutex<BTreeMap<(SpoolName, u64), Timestamp>>,
 }
 
@@ -74,7 +75,6 @@ impl Keeper {
     pub(super) async fn tidy(&self) -> Result<(), SourceError> {
         let spools = ShardId::new("spools");
         let unavailable = |reason: String| SourceError::Unavailable { shard: spools.clone(), reason };
-        // In this order: what a row says is archived has been put before, and is in the listing or removed already.
         let listing = self.leases.look().await.map_err(|error| unavailable(error.to_string()))?;
         let rows: BTreeMap<ShardId, LeaseRow> = listing.rows.into_iter().map(|row| (row.shard.clone(), row)).collect();
         let objects = self.shared.store.list("").await.map_err(|error| unreadable(&spools, &error))?;
@@ -82,61 +82,61 @@ impl Keeper {
         for (spool, number) in objects.iter().filter_map(|object| parse_key(&object.key)) {
             standing.entry(spool).or_default().insert(number);
         }
-        let mut late = BTreeSet::new();
+        let (mut late, mut done) = (BTreeSet::new(), Vec::new());
         for (spool, numbers) in &standing {
             let Some(row) = rows.get(&Part::Whole(spool.clone()).shard()) else { continue };
             let Judged { archived, behind } = judge(numbers, row);
-            for number in &archived {
-                self.remove(spool, *number).await?;
-            }
+            done.extend(archived.iter().map(|number| (spool.clone(), *number)));
             for number in behind {
-                if self.is_late(spool, number, numbers, &rows).await? {
-                    late.insert((spool.clone(), number));
+                match self.look_behind(spool, number, numbers, &rows).await? {
+                    Behind::Seal => {}
+                    Behind::Late => drop(late.insert((spool.clone(), number))),
+                    Behind::Done => done.push((spool.clone(), number)),
                 }
             }
         }
         self.shared.found_late(late);
         self.shared.found_gone(gone(&rows, &standing));
+        if let Err(error) = self.remove(&done).await {
+            tracing::warn!(%error, "what is archived can't be removed from the spools now; it is tried again");
+        }
         Ok(())
     }
 
-    /// Looks at an object behind the end of a spool: whether it holds messages that nobody has archived. A seal is
-    /// removed when it is old enough.
-    async fn is_late(
+    /// Looks at an object behind the end of a spool.
+    async fn look_behind(
         &self,
         spool: &SpoolName,
         number: u64,
         numbers: &BTreeSet<u64>,
         rows: &BTreeMap<ShardId, LeaseRow>,
-    ) -> Result<bool, SourceError> {
+    ) -> Result<Behind, SourceError> {
         let now = self.shared.clock.now();
         let part = Part::Late(spool.clone(), number);
         let place = (spool.clone(), number);
         let mut seals = self.seals.lock().await;
-        if !seals.contains_key(&place) {
-            let key = spool.key(number);
-            let found = self.shared.store.get(&key).await.map_err(|error| unreadable(&part.shard(), &error))?;
-            let Some(bytes) = found else { return Ok(false) };
-            match decode(spool, number, &bytes) {
-                Ok(segment) if segment.header.kind == Kind::Seal => {
-                    seals.insert(place.clone(), segment.header.written);
+        // One that is of use is where it was. One that is not may be gone by now, and messages stand in its place.
+        if seals.get(&place).is_some_and(|written| !has_expired(*written, now)) {
+            return Ok(Behind::Seal);
+        }
+        seals.remove(&place);
+        let found = self.shared.store.get(&spool.key(number)).await;
+        let Some(bytes) = found.map_err(|error| unreadable(&part.shard(), &error))? else { return Ok(Behind::Seal) };
+        match decode(spool, number, &bytes) {
+            Ok(segment) if segment.header.kind == Kind::Seal => {
+                if has_expired(segment.header.written, now) {
+                    return Ok(Behind::Done);
                 }
-                // Archived or not, whole or not: reading it as a shard tells.
-                _ if rows.get(&part.shard()).is_some_and(|row| row.ended) => {
-                    self.remove(spool, number).await?;
-                    return Ok(false);
-                }
-                _ => {
-                    self.turn_away(spool, number, numbers).await?;
-                    return Ok(true);
-                }
+                seals.insert(place, segment.header.written);
+                Ok(Behind::Seal)
+            }
+            // Archived or not, whole or not: reading it as a shard tells.
+            _ if rows.get(&part.shard()).is_some_and(|row| row.ended) => Ok(Behind::Done),
+            _ => {
+                self.turn_away(spool, number, numbers).await?;
+                Ok(Behind::Late)
             }
         }
-        if seals.get(&place).is_some_and(|written| has_expired(*written, now)) {
-            self.remove(spool, number).await?;
-            seals.remove(&place);
-        }
-        Ok(false)
     }
 
     /// Messages were put behind the end of a spool, by a writer that slept for longer than its seal was kept. They are
@@ -152,12 +152,24 @@ impl Keeper {
         put.map(drop).map_err(|error| unreadable(&Part::Whole(spool.clone()).shard(), &error))
     }
 
-    async fn remove(&self, spool: &SpoolName, number: u64) -> Result<(), SourceError> {
-        let removed = self.shared.store.remove(&spool.key(number)).await;
-        removed.map_err(|error| unreadable(&Part::Whole(spool.clone()).shard(), &error))?;
-        self.shared.counters.removed.fetch_add(1, Ordering::Relaxed);
+    /// Removes them, up to the first that can't be: what holds for one holds for the others.
+    async fn remove(&self, done: &[(SpoolName, u64)]) -> Result<(), ArchiveError> {
+        for (spool, number) in done {
+            self.shared.store.remove(&spool.key(*number)).await?;
+            self.shared.counters.removed.fetch_add(1, Ordering::Relaxed);
+        }
         Ok(())
     }
+}
+
+/// What an object behind the end of a spool is.
+enum Behind {
+    /// The seal, still of use.
+    Seal,
+    /// Messages that nobody has archived.
+    Late,
+    /// Messages that are archived by themselves, or a seal that is of no use any more.
+    Done,
 }
 
 /// How often it is tidied up.

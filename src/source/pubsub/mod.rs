@@ -50,6 +50,8 @@ pub use store::SpoolStore;
 pub use subscriber::{Acknowledge, FlowControl, Received, Subscribe, Subscriber, Subscription, SubscriptionError};
 
 use super::{Reading, Shard, ShardId, ShardReader, Source, SourceError, Target};
+use crate::archive::ArchiveError;
+use crate::archive::trial::refuses_a_second_put;
 use crate::lease::LeaseStore;
 use crate::ops::clock::Clock;
 use crate::ops::identity::random_bytes;
@@ -191,6 +193,19 @@ impl PubsubSource {
         self.shared.write(name)
     }
 
+    /// Tries out what spools need of their store: that an object is put once and no second time, and can be removed. Under a
+    /// name that no segment has.
+    pub async fn try_out(&self) -> Result<(), ArchiveError> {
+        let (store, key) = (&self.shared.store, format!("access-test-{}", hex::encode(random_bytes::<8>())));
+        let refused = refuses_a_second_put(store.as_ref(), &key).await;
+        store.remove(&key).await?;
+        if refused? {
+            return Ok(());
+        }
+        let reason = "a second object was put in the place of the first: conditions are not kept".into();
+        Err(ArchiveError::Refused { key, reason })
+    }
+
     /// What receives from `subscription` into these spools. `leases` tell what of them is archived.
     pub fn receiver(&self, subscription: Arc<dyn Subscribe>, leases: Arc<dyn LeaseStore>) -> Receiver {
         Receiver { shared: self.shared.clone(), subscription, keeper: Keeper::new(self.shared.clone(), leases) }
@@ -273,7 +288,7 @@ impl Receiver {
         Ok(())
     }
 
-    /// Removes what is archived, and finds what was put behind the end of a spool.
+    /// Finds what was put behind the end of a spool, and removes what is archived, where it may.
     pub async fn tidy(&self) -> Result<(), SourceError> {
         self.keeper.tidy().await
     }
@@ -318,7 +333,7 @@ impl Receiver {
         loop {
             let round = async {
                 if let Err(error) = self.tidy().await {
-                    tracing::warn!(%error, "what is archived can't be removed from the spools now; it is tried again");
+                    tracing::warn!(%error, "the spools can't be looked through now; it is tried again");
                 }
                 self.shared.clock.sleep(TIDY_EVERY).await;
             };

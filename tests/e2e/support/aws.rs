@@ -319,7 +319,7 @@ fn write_numbers_as_ministack_does(request: &mut Request) {
 }
 
 /// The archive's place in its bucket.
-pub(super) const PREFIX: &str = "temporal/audit";
+pub const PREFIX: &str = "temporal/audit";
 
 /// A row of the lease table, as it stands there.
 #[derive(Clone, Debug)]

@@ -13,7 +13,7 @@ mod record;
 mod workspace;
 
 pub use archived::{digest, files_below, read_json};
-pub use aws::{Cloud, Worker};
+pub use aws::{Cloud, PREFIX, Worker};
 pub use cloud::{assert_all_is_archived_once, stop_all, wait_until_balanced};
 pub use corpus::{Corpus, Plan, Truth};
 pub use disk::{SmallDisk, with_mounts};
