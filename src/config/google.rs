@@ -52,7 +52,7 @@ pub struct SpoolConfig {
     pub prefix: String,
     /// How long a message may wait for others before they are put and acknowledged together.
     pub flush_interval: HumanDuration,
-    /// The most bytes of a segment; a larger message has one of its own.
+    /// The most bytes of a segment, and never more than a 32nd of `limits.memory`; a larger message has one of its own.
     pub max_bytes: HumanBytes,
     /// The most messages of a segment.
     pub max_messages: u64,

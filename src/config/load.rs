@@ -8,7 +8,7 @@ use serde_json::Value as Schema;
 use toml::{Table, Value};
 
 use super::{ArchiveChoice, Config, S3Config, S3Encryption, SourceChoice, SpoolChoice, SpoolConfig};
-use crate::encode::keys::{MANIFESTS_PREFIX, VERIFICATIONS_PREFIX};
+use crate::encode::keys::{IDENTITY_KEY, MANIFESTS_PREFIX, VERIFICATIONS_PREFIX};
 use crate::encode::{Compression, Format};
 
 /// What environment variables begin with.
@@ -234,14 +234,14 @@ fn check_bucket(s3: &S3Config) -> Result<(), ConfigError> {
 /// Whatever else is found in an archive is damage, but for folders with an underscore; those of the archive itself are taken.
 fn check_spool(spool: &SpoolConfig) -> Result<(), ConfigError> {
     let folder = spool.prefix.trim_matches('/');
-    let is_free = folder.starts_with('_') && folder.len() > 1 && !folder.contains('/');
-    if is_free && ![MANIFESTS_PREFIX, VERIFICATIONS_PREFIX].iter().any(|taken| taken.starts_with(folder)) {
+    let is_one = folder.starts_with('_') && folder.len() > 1 && !folder.contains('/');
+    let taken =
+        [MANIFESTS_PREFIX, VERIFICATIONS_PREFIX, IDENTITY_KEY].iter().any(|key| key.trim_end_matches('/') == folder);
+    if is_one && !taken {
         return Ok(());
     }
-    Err(invalid(
-        "source.pubsub.spool.prefix",
-        "must be one folder that begins with an underscore, and not `_manifests` or `_verify`",
-    ))
+    let message = "must be one folder that begins with an underscore and is not the archive's own";
+    Err(invalid("source.pubsub.spool.prefix", message))
 }
 
 /// A source that holds its own archive would archive it again, and again; an archive that holds its own state would be

@@ -134,6 +134,18 @@ fn the_schema_describes_every_section() {
 }
 
 #[test]
+fn spools_have_a_folder_of_their_own() {
+    for prefix in ["spool", "", "_", "_a/b", "_manifests", "/_verify/", "_auditlake.json"] {
+        let complaint = complaint(&format!("source.pubsub.spool.prefix = {prefix:?}"));
+        assert!(complaint.starts_with("source.pubsub.spool.prefix: "), "{complaint}");
+    }
+    assert!(from("source.pubsub.spool.prefix = \"_segments\"", &[]).is_ok());
+    let within =
+        "source.kind = \"pubsub\"\nsource.pubsub.spool.store = \"local\"\nsource.pubsub.spool.path = \"archive/x\"";
+    assert!(complaint(within).starts_with("source.pubsub.spool.path: `archive/x` lies within archive.local.path"));
+}
+
+#[test]
 fn the_samples_are_read() {
     let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
     for sample in ["local.toml", "kinesis.toml", "pubsub.toml"] {
