@@ -49,6 +49,7 @@ pub(super) fn run(config: &ConfigFile) -> Result<ExitCode, Failure> {
             source: opened.ports.source.clone(),
             label: config.source.label.clone(),
             pages: opened.pages.clone(),
+            receiver: opened.receiver.clone(),
             memory_limit: config.limits.memory.as_u64(),
         });
         let shutdown = Shutdown::default();

@@ -20,6 +20,7 @@ use super::health;
 use super::memory::MemoryBudget;
 use super::metrics::Moment;
 use crate::source::Source;
+use crate::source::pubsub::Receiver;
 use crate::worker::Totals;
 
 /// What is known of a worker once all that it needs is open.
@@ -36,6 +37,8 @@ pub struct Opened {
     pub label: String,
     /// What is read ahead.
     pub pages: Arc<MemoryBudget>,
+    /// What fills the source, where something has to.
+    pub receiver: Option<Arc<Receiver>>,
     /// The most that records may hold in memory, in bytes.
     pub memory_limit: u64,
 }
@@ -119,6 +122,7 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
         memory_used: totals.memory.load(Ordering::Relaxed) + ahead,
         memory_limit: opened.map_or(0, |opened| opened.memory_limit),
         retention: opened.and_then(|opened| opened.source.retention()),
+        received: opened.and_then(|opened| opened.receiver.as_ref()).map(|receiver| receiver.counters()),
         verified: admin.last_verified().map(|verified| (verified.at, verified.findings)),
     };
     ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], moment.render())

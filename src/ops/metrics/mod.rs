@@ -2,6 +2,7 @@
 
 mod table;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -14,6 +15,7 @@ use crate::archive::manifest::ObjectKind;
 use crate::batch::CutReason;
 use crate::record::RejectReason;
 use crate::source::ShardId;
+use crate::source::pubsub::Counters;
 use crate::worker::Tally;
 use crate::worker::board::{Ended, HeldShard, Shown, Spread};
 
@@ -42,6 +44,8 @@ pub struct Moment<'a> {
     pub memory_limit: u64,
     /// For how long the source keeps a record, where it drops any.
     pub retention: Option<Duration>,
+    /// What was received, where the source has to be filled.
+    pub received: Option<&'a Counters>,
     /// The newest recorded verification: when it began, and how much it found.
     pub verified: Option<(Timestamp, u64)>,
 }
@@ -54,6 +58,9 @@ impl Moment<'_> {
         self.shards(&mut scrape);
         self.leases(&mut scrape);
         calls(&mut scrape);
+        if let Some(received) = self.received {
+            receiving(received, &mut scrape);
+        }
         scrape.set("memory_used_bytes", &[], self.memory_used as f64);
         scrape.set("memory_limit_bytes", &[], self.memory_limit as f64);
         if let Some((at, findings)) = self.verified {
@@ -143,6 +150,16 @@ fn calls(scrape: &mut Scrape) {
         scrape.set("api_throttles_total", &labels, throttles as f64);
         scrape.set("api_retries_total", &labels, calls.again as f64);
     }
+}
+
+fn receiving(received: &Counters, scrape: &mut Scrape) {
+    let mut set = |name, step, count: &AtomicU64| scrape.set(name, &[step], count.load(Ordering::Relaxed) as f64);
+    set("pubsub_messages_total", "received", &received.received);
+    set("pubsub_messages_total", "acknowledged", &received.acknowledged);
+    set("pubsub_messages_total", "unacknowledged", &received.unacknowledged);
+    set("pubsub_messages_total", "near_dead_letter", &received.near_dead_letter);
+    set("pubsub_segments_total", "put", &received.segments);
+    set("pubsub_segments_total", "removed", &received.removed);
 }
 
 /// Unix time.
@@ -258,6 +275,7 @@ mod tests {
             memory_used: 1,
             memory_limit: 2,
             retention: Some(Duration::from_hours(1)),
+            received: Some(&Counters::default()),
             verified: Some((at(500), 3)),
         };
         moment.render()

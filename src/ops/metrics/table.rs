@@ -106,6 +106,17 @@ pub const METRICS: &[Metric] = &[
     ),
     counter("api_throttles_total", CALL, "Attempts that the service asked to be fewer"),
     counter("api_retries_total", CALL, "Attempts that the client sent again by itself"),
+    counter(
+        "pubsub_messages_total",
+        &["step"],
+        "Messages of a subscription: received (again, too), acknowledged, unacknowledged (durable, but they come again), and \
+         near_dead_letter (about to go to the dead-letter topic)",
+    ),
+    counter(
+        "pubsub_segments_total",
+        &["step"],
+        "Segments of spools: put, and removed (with seals) once they are archived",
+    ),
     gauge("memory_used_bytes", &[], "What records hold in memory: open batches, and what is read ahead"),
     gauge("memory_limit_bytes", &[], "The most that they may hold: limits.memory"),
     gauge(
