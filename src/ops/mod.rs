@@ -6,6 +6,7 @@ pub(crate) mod disk;
 pub mod failpoint;
 pub mod identity;
 pub mod memory;
+pub mod planted;
 pub mod retry;
 pub mod shutdown;
 pub mod state_dir;

@@ -26,6 +26,7 @@ use crate::encode::{FinishedObject, keys, read};
 use crate::lease::{Lease, LeaseError};
 use crate::ops::blocking::long_work;
 use crate::ops::failpoint;
+use crate::ops::planted::{Bug, planted};
 use crate::ops::retry::retry;
 use crate::source::ShardId;
 
@@ -90,7 +91,9 @@ impl Commit<'_> {
     /// Takes the batch through all steps. Failures that may pass are tried again under the settings' policy.
     pub(super) async fn run(mut self) -> Result<(), CommitError> {
         let claims = &self.ports.claims;
-        self.try_again(ClaimError::may_pass, || claims.flush()).await?;
+        if !planted(Bug::ClaimAfterPut) {
+            self.try_again(ClaimError::may_pass, || claims.flush()).await?;
+        }
         failpoint::reach("claims_flushed");
         self.prepare().await?;
         failpoint::reach("prepared");
@@ -99,7 +102,12 @@ impl Commit<'_> {
             objects.push(self.put_object(object).await?);
             failpoint::reach("object_put");
         }
-        let chain_head = self.put_manifest(objects).await?;
+        let manifest = self.manifest(objects);
+        if planted(Bug::ManifestAfterCommit) {
+            self.commit(Digest::of(&manifest.to_bytes())).await?;
+            return self.put_manifest(manifest).await.map(drop);
+        }
+        let chain_head = self.put_manifest(manifest).await?;
         failpoint::reach("manifest_put");
         self.try_again(ClaimError::may_pass, || claims.flush()).await?;
         self.commit(chain_head).await?;
@@ -110,6 +118,9 @@ impl Commit<'_> {
     /// Fixes the batch in the lease row, or finds that it is the one fixed there.
     async fn prepare(&mut self) -> Result<(), CommitError> {
         let pending = &self.batch.pending;
+        if planted(Bug::PrepareSkipped) {
+            return Ok(());
+        }
         if let Some(standing) = &self.lease.row().pending {
             if standing == pending {
                 return Ok(());
@@ -161,7 +172,7 @@ impl Commit<'_> {
         let listed = object.manifest_object();
         let Some(standing) = self.put(&object.key, &object.object.bytes).await? else { return Ok(listed) };
         let sha256 = long_work(|| Digest::of(&standing));
-        if sha256 != object.sha256 {
+        if sha256 != object.sha256 && !planted(Bug::AnyObjectAdopted) {
             // Another version of this program may have encoded the same rows differently; what counts is the rows.
             let (found, meant) = (standing.clone(), object.object.bytes.clone());
             let same = long_work(|| read::same_rows(found, meant, &object.key));
@@ -174,10 +185,9 @@ impl Commit<'_> {
         Ok(ManifestObject { bytes: standing.len() as u64, sha256, ..listed })
     }
 
-    /// Puts the manifest, or finds the one that an earlier attempt put; the digest of what stands.
-    async fn put_manifest(&self, objects: Vec<ManifestObject>) -> Result<Digest, CommitError> {
+    fn manifest(&self, objects: Vec<ManifestObject>) -> Manifest {
         let (row, pending) = (self.lease.row(), &self.batch.pending);
-        let manifest = Manifest {
+        Manifest {
             archive_id: self.settings.archive_id,
             shard: row.shard.clone(),
             parents: row.parents.clone(),
@@ -194,8 +204,12 @@ impl Commit<'_> {
             gap: pending.gap.clone(),
             previous: row.chain_head,
             writer: concat!("auditlake ", env!("CARGO_PKG_VERSION")).into(),
-        };
-        let key = keys::manifest_key(&row.shard, pending.batch_seq);
+        }
+    }
+
+    /// Puts the manifest, or finds the one that an earlier attempt put; the digest of what stands.
+    async fn put_manifest(&self, manifest: Manifest) -> Result<Digest, CommitError> {
+        let key = keys::manifest_key(&manifest.shard, manifest.batch_seq);
         let bytes = Bytes::from(manifest.to_bytes());
         let Some(standing) = self.put(&key, &bytes).await? else { return Ok(Digest::of(&bytes)) };
         match serde_json::from_slice::<Manifest>(&standing) {

@@ -20,7 +20,7 @@ pub(super) struct OpenBatch {
     layout: Layout,
     after: Checkpoint,
     /// Behind the last payload taken. Not the payload: it would keep the buffer that it was read into.
-    through: Checkpoint,
+    pub(super) through: Checkpoint,
     first_arrival: Timestamp,
     arrival: Option<ArrivalRange>,
     pub(super) read_through: Timestamp,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use siphasher::sip::SipHasher13;
 
 use crate::lease::{LeaseRow, WorkerId};
+use crate::ops::planted::{Bug, planted};
 use crate::source::{Shard, ShardId};
 
 /// What a worker knows when it plans.
@@ -73,6 +74,7 @@ impl View<'_> {
     /// on; one that the source no longer has is done once its loss is written down.
     fn parents_done(&self, row: &LeaseRow, listed: &BTreeSet<&ShardId>) -> bool {
         row.parents.iter().all(|parent| match self.rows.get(parent) {
+            _ if planted(Bug::ChildBeforeParents) => true,
             Some(row) if listed.contains(parent) => !work_left(row),
             Some(row) => !work_left(row) || (row.caught_up && row.pending.is_none()),
             None => !listed.contains(parent) || row.batch_seq > 0,

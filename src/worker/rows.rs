@@ -14,6 +14,7 @@ use crate::archive::chain::{self, Newest};
 use crate::archive::left_over;
 use crate::encode::keys;
 use crate::lease::{LeaseError, LeaseRow, first_counter};
+use crate::ops::planted::{Bug, planted};
 use crate::source::{Checkpoint, InitialPosition, Shard, ShardId};
 
 /// How many shards' newest manifests are looked for at a time.
@@ -61,10 +62,10 @@ impl Rows {
             }
         }
         self.damaged = listing.damaged.len();
-        let (rows, now) = (listing.rows, self.ports.clock.monotonic());
-        self.watch.look(rows.iter(), now);
+        let rows = listing.rows;
+        self.watch.look(rows.iter(), self.watch_time());
         self.seen = rows.into_iter().map(|row| (row.shard.clone(), row)).collect();
-        self.looked_at = Some(now);
+        self.looked_at = Some(self.ports.clock.monotonic());
         Ok(())
     }
 
@@ -72,12 +73,21 @@ impl Rows {
     pub(super) async fn look_at(&mut self, shard: &ShardId) -> Result<(), LeaseError> {
         match self.ports.leases.get(shard).await? {
             Some(row) => {
-                self.watch.look_at(&row, self.ports.clock.monotonic());
+                self.watch.look_at(&row, self.watch_time());
                 self.seen.insert(shard.clone(), row);
             }
             None => drop(self.seen.remove(shard)),
         }
         Ok(())
+    }
+
+    /// The time by which leases expire.
+    fn watch_time(&self) -> Duration {
+        let clock = &self.ports.clock;
+        if planted(Bug::ExpiryByWallClock) {
+            return clock.now().duration_since(Timestamp::UNIX_EPOCH).unsigned_abs();
+        }
+        clock.monotonic()
     }
 
     /// All rows are looked at again before anything else is done.
@@ -108,7 +118,7 @@ impl Rows {
         busy: &'a BTreeSet<ShardId>,
         resting: &'a BTreeSet<ShardId>,
     ) -> View<'a> {
-        let now = self.ports.clock.monotonic();
+        let now = self.watch_time();
         let expired = self.seen.values().filter(|row| self.watch.is_expired(row, now)).map(|row| &row.shard);
         View {
             me: &self.settings.worker,
@@ -270,7 +280,7 @@ impl Rows {
 
     /// The rows of shards that the source no longer has, and that nobody else looks after.
     fn gone(&self, listed: &[Shard], busy: &BTreeSet<ShardId>) -> impl Iterator<Item = &LeaseRow> {
-        let (now, sole) = (self.ports.clock.monotonic(), self.ports.leases.sole_worker());
+        let (now, sole) = (self.watch_time(), self.ports.leases.sole_worker());
         let free = move |row: &LeaseRow| {
             let mine = row.owner.as_ref() == Some(&self.settings.worker) && !busy.contains(&row.shard);
             sole || row.owner.is_none() || mine || self.watch.is_expired(row, now)

@@ -5,6 +5,7 @@
 mod fleet;
 mod lost_rows;
 mod lost_shards;
+mod settings;
 mod stops;
 mod world;
 
