@@ -133,6 +133,8 @@ impl Commit<'_> {
         let key = keys::manifest_key(&self.lease.row().shard, pending.batch_seq);
         let archive = &self.ports.archive;
         if self.try_again(ArchiveError::may_pass, || archive.get(&key)).await?.is_some() {
+            // Who slept through the loss of its lease finds what its successor put. Only a row that is still ours is old.
+            self.write(|_| ()).await?;
             return Err(CommitError::StateIsOlder { key });
         }
         self.write(|row| {
