@@ -10,7 +10,8 @@ use jiff::Timestamp;
 use super::planner::{Family, View, Watch};
 use super::{Settings, ShardError, ShardFailure, WorkerError};
 use crate::app::Ports;
-use crate::archive::chain::{self, Newest};
+use crate::archive::ArchiveError;
+use crate::archive::chain::{self, ChainError, Newest};
 use crate::archive::left_over;
 use crate::encode::keys;
 use crate::lease::{LeaseError, LeaseRow, first_counter};
@@ -165,11 +166,8 @@ impl Rows {
     /// ones by that alone. Both hold however many workers make rows, and wherever one of them dies.
     async fn new_rows(&self, missing: &[&Shard]) -> Result<(Vec<LeaseRow>, Vec<ShardFailure>), WorkerError> {
         let start = self.start().await?;
-        let (archive, archive_id) = (self.ports.archive.as_ref(), self.settings.archive_id);
         let (mut rows, mut failures) = (Vec::new(), Vec::new());
-        let chains: Vec<_> =
-            missing.iter().map(|shard| chain::newest_manifest(archive, archive_id, &shard.id)).collect();
-        let chains: Vec<_> = stream::iter(chains).buffered(CHAINS_AT_ONCE).collect().await;
+        let chains = self.newest(missing.iter().map(|shard| &shard.id)).await;
         for (shard, newest) in missing.iter().zip(chains).rev() {
             match newest {
                 Ok(newest) => rows.push(self.new_row(shard, newest, start)),
@@ -178,6 +176,45 @@ impl Rows {
         }
         rows.sort_by_key(|row| row.batch_seq > 0);
         Ok((rows, failures))
+    }
+
+    /// The newest manifests of these shards.
+    async fn newest(&self, shards: impl Iterator<Item = &ShardId>) -> Vec<Result<Option<Newest>, ChainError>> {
+        let (archive, archive_id) = (self.ports.archive.as_ref(), self.settings.archive_id);
+        let chains: Vec<_> = shards.map(|shard| chain::newest_manifest(archive, archive_id, shard)).collect();
+        stream::iter(chains).buffered(CHAINS_AT_ONCE).collect().await
+    }
+
+    /// Looks at the archive once more for those of the shards whose rows were made anew and are taken for the first time:
+    /// whoever had the rows that were lost may have gone on for a moment after these were made. The shards whose objects
+    /// don't tell where to go on.
+    pub(super) async fn look_behind(&mut self, shards: &[ShardId]) -> Result<Vec<ShardFailure>, ArchiveError> {
+        if self.ports.leases.sole_worker() {
+            return Ok(Vec::new());
+        }
+        let untouched = shards.iter().filter_map(|shard| self.seen.get(shard)).filter(|row| row.is_untouched());
+        let mut rows: Vec<LeaseRow> = untouched.cloned().collect();
+        if rows.is_empty() {
+            return Ok(Vec::new());
+        }
+        let chains = self.newest(rows.iter().map(|row| &row.shard)).await;
+        let mut damaged = Vec::new();
+        for (row, newest) in rows.iter_mut().zip(chains) {
+            match newest {
+                Ok(Some(newest)) if newest.manifest.batch_seq >= row.batch_seq => {
+                    let (counter, wanted_by, hash_range) = (row.counter, row.wanted_by.take(), row.hash_range.take());
+                    *row = LeaseRow { counter, wanted_by, hash_range, ..newest.lease_row() };
+                }
+                Ok(_) => {}
+                Err(error) => damaged.push((row.shard.clone(), error)),
+            }
+            row.left_over = None;
+        }
+        rows.retain(|row| damaged.iter().all(|(shard, _)| row.shard != *shard));
+        let (layout, window) = (&self.settings.layout, self.settings.limits.window);
+        damaged.extend(left_over::find(self.ports.archive.as_ref(), &mut rows, layout, window).await?);
+        self.seen.extend(rows.into_iter().map(|row| (row.shard.clone(), row)));
+        Ok(damaged.into_iter().map(|(shard, error)| ShardFailure { shard, error: error.into() }).collect())
     }
 
     /// Objects may stand of batches that only lost rows told of. Rows are lost where a shard has manifests and no row, or

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use auditlake::archive::ArchiveStore as _;
 use auditlake::dedupe::memory::MemoryClaims;
 use auditlake::encode::{Compression, PartitionKey};
 use auditlake::lease::LeaseStore as _;
@@ -150,6 +151,41 @@ async fn a_row_that_was_made_anew_is_left_alone_for_as_long_as_a_lease_lasts() {
     world.sleep(LONG).await;
     assert!(world.leases.list().await.unwrap().iter().all(|row| row.owner.is_some()));
     b.stop().await;
+}
+
+/// What it puts by then is the batch that the new row's owner goes on from, or takes up.
+#[tokio::test(start_paused = true)]
+async fn who_goes_on_for_a_moment_after_its_row_was_made_anew_holds_up_nobody() {
+    for missing in ["", "_manifests/s/00000001"] {
+        let world = shared_world().await;
+        world.put("s", &record("first"));
+        world.catch_up().await;
+        robbed_in_the_middle_of_a_commit(&world, "events/").await;
+        let b = start(&world, "b");
+        world.sleep(Duration::from_secs(3)).await;
+        assert!(world.row("s").await.is_untouched());
+        // Another world, in which the first one's worker did it all, tells what it would have put.
+        let other = shared_world().await;
+        other.put("s", &record("first"));
+        other.catch_up().await;
+        *other.faults.refuse_puts.lock().unwrap() = Some(missing.into()).filter(|missing: &String| !missing.is_empty());
+        for id in 0..10 {
+            other.put("s", &record_at(format!("y{id}"), YESTERDAY));
+            other.put("s", &record_at(format!("t{id}"), TODAY));
+        }
+        other.put("s", &json!("rejected"));
+        other.catch_up().await;
+        for key in other.keys("").await.into_iter().filter(|key| key.contains("00000001")) {
+            world.archive.overwrite(&key, other.archive.get(&key).await.unwrap().unwrap());
+        }
+        for id in 0..10 {
+            world.put("s", &record_at(format!("more{id}"), TODAY));
+        }
+        world.sleep(LONG).await;
+        let summary = b.stop().await;
+        assert!(summary.failures.is_empty(), "{summary:?}");
+        assert_each_once_of_a_lost_row(&world, 31).await;
+    }
 }
 
 /// No row that is made anew has the counter that somebody remembers.
