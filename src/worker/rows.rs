@@ -218,7 +218,8 @@ impl Rows {
     }
 
     /// Objects may stand of batches that only lost rows told of. Rows are lost where a shard has manifests and no row, or
-    /// one that was made anew just now; where there are no manifests at all, nothing tells but the objects.
+    /// one that was made anew just now, and where there are manifests of any shard and no row at all; where there are no
+    /// manifests either, nothing tells but the objects.
     async fn take_up_what_is_left(
         &self,
         listed: &[Shard],
@@ -227,9 +228,12 @@ impl Rows {
     ) -> Result<(), WorkerError> {
         let archive = self.ports.archive.as_ref();
         let is_remade = |shard: &Shard| self.seen.get(&shard.id).is_some_and(|row| row.is_untouched() && !row.ended);
-        let lost = rows.iter().any(|row| row.batch_seq > 0) || listed.iter().any(is_remade);
+        let mut lost = rows.iter().any(|row| row.batch_seq > 0) || listed.iter().any(is_remade);
         if !lost && !archive.list_some(keys::MANIFESTS_PREFIX, 1).await?.is_empty() {
-            return Ok(());
+            lost = self.seen.is_empty();
+            if !lost {
+                return Ok(());
+            }
         }
         let (layout, window) = (&self.settings.layout, self.settings.limits.window);
         let unreadable = left_over::find(archive, rows, layout, window).await?;
