@@ -23,11 +23,19 @@ build: ## the release binary, target/release/auditlake
 .PHONY: test
 test: test-tools ## all tests; installs what they need into .tools/
 	@if cargo nextest --version >/dev/null 2>&1; then \
-		set -x; cargo nextest run --all-targets --features failpoints; \
+		set -x; cargo nextest run --all-targets --features failpoints,planted-bugs; \
 	else \
-		set -x; cargo test --all-targets --features failpoints; \
+		set -x; cargo test --all-targets --features failpoints,planted-bugs; \
 	fi
-	cargo test --doc --features failpoints
+	cargo test --doc --features failpoints,planted-bugs
+
+.PHONY: simulate
+simulate: ## 10,000 seeds of the simulation (tests/simulation)
+	cargo run --release --example simulate -- --seeds 10000
+
+.PHONY: simulate-planted
+simulate-planted: ## plants bugs: the simulation must find each within 200 seeds
+	cargo run --release --features planted-bugs --example simulate -- --planted all --seeds 200
 
 # Engines that read the archive as its users do, and servers that speak the protocols of Kinesis, Pub/Sub, DynamoDB and S3.
 .PHONY: test-tools

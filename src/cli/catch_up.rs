@@ -32,9 +32,10 @@ pub(super) fn run(reporting: &Reporting) -> Result<ExitCode, Failure> {
 
 pub(super) async fn catch_up(config: &Config) -> Result<Report, Failure> {
     let mut signals = Signals::catch()?;
+    let stopped = || anyhow!("stopped before the start; run again");
     let mut opened = tokio::select! {
         opened = open(config, Arc::new(SystemClock::start())) => opened?,
-        () = signals.next() => return Err(anyhow!("stopped before the start; run again").into()),
+        () = signals.next() => return Err(stopped().into()),
     };
     let clock = opened.ports.clock.clone();
     let started = clock.monotonic();
@@ -50,7 +51,11 @@ pub(super) async fn catch_up(config: &Config) -> Result<Report, Failure> {
             () = &mut stop => unreachable!("never returns"),
         }
     }
-    let shards = opened.ports.source.shards().await?;
+    let shards = tokio::select! {
+        shards = opened.ports.source.shards() => shards?,
+        () = &mut stop => unreachable!("never returns"),
+        () = shutdown.graceful.cancelled() => return Err(stopped().into()),
+    };
     let bytes: Option<u64> = shards.iter().map(|shard| shard.end.bytes()).sum();
     let (bar, read, of) = if let Some(bytes) = bytes {
         (Bar::new(bytes), None, bytes)

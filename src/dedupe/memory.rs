@@ -8,12 +8,15 @@ use jiff::Timestamp;
 
 use super::verdict::{Holder, Judgement, judge};
 use super::{Claim, ClaimError, Claims, Core, Identity, Verdict};
+use crate::ops::planted::{Bug, planted};
 use crate::source::{Position, ShardId};
 
 /// Claims that are kept for ever: a window says how long they are kept at least.
 #[derive(Debug, Default)]
 pub struct MemoryClaims {
     holders: Mutex<HashMap<Key, Vec<Held>>>,
+    /// What is remembered from the next flush on.
+    late: Mutex<Vec<(Key, Held)>>,
 }
 
 /// What the versions of a record have in common.
@@ -44,38 +47,51 @@ impl MemoryClaims {
 impl Claims for MemoryClaims {
     async fn claim(&self, shard: &ShardId, claims: &[Claim<'_>], _now: Timestamp) -> Result<Vec<Verdict>, ClaimError> {
         let mut holders = self.holders.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(claims.iter().map(|claim| one(&mut holders, shard, claim)).collect())
+        let answer = |claim: &Claim<'_>| {
+            let (verdict, taken) = one(&holders, shard, claim);
+            if planted(Bug::ClaimAfterPut) {
+                self.late.lock().unwrap_or_else(PoisonError::into_inner).extend(taken);
+            } else if let Some((key, held)) = taken {
+                holders.entry(key).or_default().push(held);
+            }
+            verdict
+        };
+        Ok(claims.iter().map(answer).collect())
     }
 
     async fn flush(&self) -> Result<(), ClaimError> {
+        let mut holders = self.holders.lock().unwrap_or_else(PoisonError::into_inner);
+        for (key, held) in self.late.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            holders.entry(key).or_default().push(held);
+        }
         Ok(())
     }
 }
 
-fn one(holders: &mut HashMap<Key, Vec<Held>>, shard: &ShardId, claim: &Claim<'_>) -> Verdict {
+/// What becomes of a claim, and what it takes, if it takes anything.
+fn one(holders: &HashMap<Key, Vec<Held>>, shard: &ShardId, claim: &Claim<'_>) -> (Verdict, Option<(Key, Held)>) {
     let (key, version) = match claim.identity {
         Identity::LogId { log_id, version } => (Key::LogId(log_id.to_owned()), version),
         Identity::Content(digest) => (Key::Content(digest), 0),
     };
-    let held = holders.entry(key).or_default();
-    let seen = held.iter().map(|held| Holder {
+    let seen = holders.get(&key).into_iter().flatten().map(|held| Holder {
         version: held.version,
         own: held.shard == *shard && held.payload == *claim.position.payload && held.index == claim.position.index,
         core: held.core,
         verdict: held.verdict,
     });
     match judge(version, &claim.core, seen) {
-        Judgement::Known(verdict) => verdict,
+        Judgement::Known(verdict) => (verdict, None),
         Judgement::Taken(verdict) => {
-            held.push(Held {
+            let held = Held {
                 version,
                 shard: shard.clone(),
                 payload: claim.position.payload.clone(),
                 index: claim.position.index,
                 core: claim.core,
                 verdict,
-            });
-            verdict
+            };
+            (verdict, Some((key, held)))
         }
     }
 }

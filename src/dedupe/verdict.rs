@@ -1,6 +1,7 @@
 //! The one rule of all adapters: who holds an identity, and what becomes of another who claims it.
 
 use super::{Core, Verdict};
+use crate::ops::planted::{Bug, planted};
 
 /// A claim that stands: one of those who hold an identity of the claimed `log_id` (or the claimed content).
 #[derive(Clone, Copy, Debug)]
@@ -33,7 +34,7 @@ pub(super) fn judge(version: i32, core: &Core, holders: impl IntoIterator<Item =
     let mut verdict = Verdict::New;
     for holder in holders {
         if holder.version == version {
-            if holder.own {
+            if holder.own && !planted(Bug::ClaimWithoutPosition) {
                 return Judgement::Known(holder.verdict);
             }
             if holder.core.same_event(core) {

@@ -10,6 +10,7 @@ pub mod health;
 pub mod identity;
 pub mod memory;
 pub mod metrics;
+pub mod planted;
 pub mod retry;
 pub mod shutdown;
 pub mod state_dir;

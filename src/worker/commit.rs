@@ -19,6 +19,7 @@ use super::Settings;
 use super::board::Seat;
 use super::open_batch::FinishedBatch;
 use crate::app::Ports;
+use crate::archive::chain::runs_forward;
 use crate::archive::manifest::{Manifest, ManifestObject};
 use crate::archive::{ArchiveError, Put};
 use crate::dedupe::ClaimError;
@@ -27,6 +28,7 @@ use crate::encode::{FinishedObject, keys, read};
 use crate::lease::{Lease, LeaseError};
 use crate::ops::blocking::long_work;
 use crate::ops::failpoint;
+use crate::ops::planted::{Bug, planted};
 use crate::ops::retry::retry;
 use crate::source::ShardId;
 
@@ -92,7 +94,9 @@ impl Commit<'_> {
     /// Takes the batch through all steps. Failures that may pass are tried again under the settings' policy.
     pub(super) async fn run(mut self) -> Result<(), CommitError> {
         let claims = &self.ports.claims;
-        self.try_again(ClaimError::may_pass, || claims.flush()).await?;
+        if !planted(Bug::ClaimAfterPut) {
+            self.try_again(ClaimError::may_pass, || claims.flush()).await?;
+        }
         failpoint::reach("claims_flushed");
         self.prepare().await?;
         failpoint::reach("prepared");
@@ -101,7 +105,12 @@ impl Commit<'_> {
             objects.push(self.put_object(object).await?);
             failpoint::reach("object_put");
         }
-        let chain_head = self.put_manifest(objects).await?;
+        let manifest = self.manifest(objects);
+        if planted(Bug::ManifestAfterCommit) {
+            self.commit(Digest::of(&manifest.to_bytes())).await?;
+            return self.put_manifest(manifest).await.map(drop);
+        }
+        let chain_head = self.put_manifest(manifest).await?;
         failpoint::reach("manifest_put");
         self.try_again(ClaimError::may_pass, || claims.flush()).await?;
         self.commit(chain_head).await?;
@@ -112,6 +121,9 @@ impl Commit<'_> {
     /// Fixes the batch in the lease row, or finds that it is the one fixed there.
     async fn prepare(&mut self) -> Result<(), CommitError> {
         let pending = &self.batch.pending;
+        if planted(Bug::PrepareSkipped) {
+            return Ok(());
+        }
         if let Some(standing) = &self.lease.row().pending {
             if standing == pending {
                 return Ok(());
@@ -124,6 +136,8 @@ impl Commit<'_> {
         let key = keys::manifest_key(&self.lease.row().shard, pending.batch_seq);
         let archive = &self.ports.archive;
         if self.try_again(ArchiveError::may_pass, || archive.get(&key)).await?.is_some() {
+            // Who slept through the loss of its lease finds what its successor put. Only a row that is still ours is old.
+            self.write(|_| ()).await?;
             return Err(CommitError::StateIsOlder { key });
         }
         self.write(|row| {
@@ -164,7 +178,7 @@ impl Commit<'_> {
         let listed = object.manifest_object();
         let Some(standing) = self.put(&object.key, &object.object.bytes).await? else { return Ok(listed) };
         let sha256 = long_work(|| Digest::of(&standing));
-        if sha256 != object.sha256 {
+        if sha256 != object.sha256 && !planted(Bug::AnyObjectAdopted) {
             // Another version of this program may have encoded the same rows differently; what counts is the rows.
             let (found, meant) = (standing.clone(), object.object.bytes.clone());
             let same = long_work(|| read::same_rows(found, meant, &object.key));
@@ -177,10 +191,11 @@ impl Commit<'_> {
         Ok(ManifestObject { bytes: standing.len() as u64, sha256, ..listed })
     }
 
-    /// Puts the manifest, or finds the one that an earlier attempt put; the digest of what stands.
-    async fn put_manifest(&self, objects: Vec<ManifestObject>) -> Result<Digest, CommitError> {
-        let (row, pending) = (self.lease.row(), &self.batch.pending);
-        let manifest = Manifest {
+    fn manifest(&self, objects: Vec<ManifestObject>) -> Manifest {
+        let (row, pending, counts) = (self.lease.row(), &self.batch.pending, self.batch.tally.counts);
+        debug_assert!(runs_forward(&pending.range), "{:?} runs backwards", pending.range);
+        debug_assert_eq!(counts.records, counts.archived + counts.duplicates + counts.rejected, "the counts add up");
+        Manifest {
             archive_id: self.settings.archive_id,
             shard: row.shard.clone(),
             parents: row.parents.clone(),
@@ -192,13 +207,17 @@ impl Commit<'_> {
             shard_end: pending.shard_end,
             arrival: self.batch.arrival,
             read_through: self.batch.read_through,
-            counts: self.batch.tally.counts,
+            counts,
             objects,
             gap: pending.gap.clone(),
             previous: row.chain_head,
             writer: concat!("auditlake ", env!("CARGO_PKG_VERSION")).into(),
-        };
-        let key = keys::manifest_key(&row.shard, pending.batch_seq);
+        }
+    }
+
+    /// Puts the manifest, or finds the one that an earlier attempt put; the digest of what stands.
+    async fn put_manifest(&self, manifest: Manifest) -> Result<Digest, CommitError> {
+        let key = keys::manifest_key(&manifest.shard, manifest.batch_seq);
         let bytes = Bytes::from(manifest.to_bytes());
         let Some(standing) = self.put(&key, &bytes).await? else { return Ok(Digest::of(&bytes)) };
         match serde_json::from_slice::<Manifest>(&standing) {

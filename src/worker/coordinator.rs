@@ -178,18 +178,29 @@ impl Worker {
             left.remove(&failure.shard);
             summary.failures.push(failure);
         }
-        self.start_left(shards, left);
+        self.start_left(shards, left, summary).await?;
         self.ask_for_left(shards, left).await;
         Ok(())
     }
 
-    fn start_left(&mut self, shards: &[Shard], left: &mut BTreeMap<ShardId, Shard>) {
+    async fn start_left(
+        &mut self,
+        shards: &[Shard],
+        left: &mut BTreeMap<ShardId, Shard>,
+        summary: &mut Summary,
+    ) -> Result<(), WorkerError> {
         let resting = BTreeSet::new();
         let view = self.rows.view(shards, &self.busy, &resting);
-        let ready: Vec<Shard> = view.startable().into_iter().filter_map(|shard| left.remove(shard)).collect();
-        for shard in ready {
+        let ready: Vec<ShardId> =
+            view.startable().into_iter().filter(|shard| left.contains_key(*shard)).cloned().collect();
+        for failure in self.rows.look_behind(&ready).await? {
+            left.remove(&failure.shard);
+            summary.failures.push(failure);
+        }
+        for shard in ready.iter().filter_map(|shard| left.remove(shard)) {
             self.start(&shard.id, Work::Read(Until::Target(shard.end)));
         }
+        Ok(())
     }
 
     /// Asks for what others hold of what is left.
@@ -315,7 +326,12 @@ impl Worker {
             me,
             Look { shards: self.rows.seen().map(SeenShard::of).collect(), unowned: view.unowned() },
         );
-        for shard in plan.take {
+        let mut stuck = BTreeSet::new();
+        for failure in self.rows.look_behind(&plan.take).await? {
+            stuck.insert(failure.shard.clone());
+            self.reschedule(failure.shard, Err(failure.error));
+        }
+        for shard in plan.take.into_iter().filter(|shard| !stuck.contains(shard)) {
             self.start(&shard, Work::Read(Until::Forever));
         }
         if let Some(shard) = plan.ask_for {

@@ -21,7 +21,7 @@ pub(super) struct OpenBatch {
     layout: Layout,
     after: Checkpoint,
     /// Behind the last payload taken. Not the payload: it would keep the buffer that it was read into.
-    through: Checkpoint,
+    pub(super) through: Checkpoint,
     first_arrival: Timestamp,
     arrival: Option<ArrivalRange>,
     pub(super) read_through: Timestamp,
@@ -54,7 +54,8 @@ impl Weight {
 
     fn set(&mut self, bytes: u64) {
         self.totals.memory.fetch_add(bytes, Ordering::Relaxed);
-        self.totals.memory.fetch_sub(self.bytes, Ordering::Relaxed);
+        let held = self.totals.memory.fetch_sub(self.bytes, Ordering::Relaxed);
+        debug_assert!(held >= self.bytes, "more is given back than is held");
         self.bytes = bytes;
     }
 }

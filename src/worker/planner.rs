@@ -7,6 +7,7 @@ use std::time::Duration;
 use siphasher::sip::SipHasher13;
 
 use crate::lease::{LeaseRow, WorkerId};
+use crate::ops::planted::{Bug, planted};
 use crate::source::{Shard, ShardId};
 
 /// What a worker knows when it plans.
@@ -73,6 +74,7 @@ impl View<'_> {
     /// on; one that the source no longer has is done once its loss is written down.
     fn parents_done(&self, row: &LeaseRow, listed: &BTreeSet<&ShardId>) -> bool {
         row.parents.iter().all(|parent| match self.rows.get(parent) {
+            _ if planted(Bug::ChildBeforeParents) => true,
             Some(row) if listed.contains(parent) => !work_left(row),
             Some(row) => !work_left(row) || (row.caught_up && row.pending.is_none()),
             None => !listed.contains(parent) || row.batch_seq > 0,
@@ -98,7 +100,7 @@ impl View<'_> {
             self.startable().into_iter().partition(|shard| self.rows[*shard].wanted_by.as_ref() == Some(self.me));
         let total = held.values().map(Vec::len).sum::<usize>() + reserved.len() + open.len();
         let share = total.div_ceil(held.len());
-        let room = share.saturating_sub(self.busy.len() + reserved.len()).min(open.len());
+        let room = share.saturating_sub(held[self.me].len() + reserved.len()).min(open.len());
         // Each worker begins elsewhere, so that those that start together don't run for the same leases.
         let first = if open.is_empty() { 0 } else { self.number() % open.len() };
         let open = open.iter().cycle().skip(first).take(room).copied();
@@ -113,12 +115,14 @@ impl View<'_> {
     }
 
     /// The leases that are held, by who holds them or is about to: a lease that was asked for counts as the asker's.
-    /// This worker is always there, and so is one that has no lease yet and asks for its first.
+    /// This worker is always there, and so is one that has no lease yet and asks for its first. What this worker reads was
+    /// taken by it: a row that says otherwise was seen before that.
     fn held(&self) -> BTreeMap<&WorkerId, Vec<&LeaseRow>> {
         let mut held = BTreeMap::from([(self.me, Vec::new())]);
         let is_held = |row: &&LeaseRow| self.busy.contains(&row.shard) || (work_left(row) && !self.is_free(row));
         for row in self.rows.values().filter(is_held) {
-            let holder = row.wanted_by.as_ref().or(row.owner.as_ref()).unwrap_or(self.me);
+            let is_old = self.busy.contains(&row.shard) && row.owner.as_ref() != Some(self.me);
+            let holder = row.wanted_by.as_ref().or(row.owner.as_ref()).filter(|_| !is_old).unwrap_or(self.me);
             held.entry(holder).or_default().push(row);
         }
         held
@@ -141,7 +145,7 @@ impl View<'_> {
     }
 
     /// Rows that nobody needs any more: the shard has ended, and all of its children have committed something, which
-    /// proves its end as well.
+    /// proves its end as well. Its owner is about to give it up, or died before it could.
     fn finished(&self) -> Vec<ShardId> {
         if self.sole_worker {
             return Vec::new();
@@ -150,8 +154,8 @@ impl View<'_> {
         let listed: BTreeSet<&ShardId> = self.listed.iter().map(|shard| &shard.id).collect();
         // That a shard ended which another program read stands nowhere but in its row.
         let is_needed = |row: &LeaseRow| row.batch_seq == 0 && listed.contains(&row.shard);
-        let done =
-            |row: &&LeaseRow| !work_left(row) && row.owner.is_none() && !is_needed(row) && family.has_left(&row.shard);
+        let is_left = |row: &LeaseRow| row.owner.is_none() || self.expired.contains(&row.shard);
+        let done = |row: &&LeaseRow| !work_left(row) && is_left(row) && !is_needed(row) && family.has_left(&row.shard);
         self.rows.values().filter(done).map(|row| row.shard.clone()).collect()
     }
 

@@ -212,6 +212,40 @@ fn a_worker_with_one_more_keeps_it() {
 }
 
 #[test]
+fn what_is_read_here_counts_as_read_here_though_the_row_that_was_seen_is_another_owners() {
+    let mut world = world(&["a", "b", "c", "d"]);
+    for (shard, owner) in [("a", "dead"), ("b", "dead"), ("c", "you"), ("d", "you")] {
+        world.owned(shard, owner);
+    }
+    world.row("b", |row| row.wanted_by = Some(worker("other")));
+    world.busy = [id("a"), id("b")].into();
+    assert_eq!(world.plan("me").ask_for, None, "each has two");
+}
+
+#[test]
+fn a_lease_that_another_worker_waits_for_leaves_room_for_one_that_is_free() {
+    let mut world = world(&["a", "b", "c", "d"]);
+    for shard in ["a", "b", "c"] {
+        world.owned(shard, "me");
+    }
+    world.row("c", |row| row.wanted_by = Some(worker("you")));
+    world.owned("d", "you");
+    world.busy = [id("a"), id("b"), id("c")].into();
+    world.listed.push(Shard::new(id("e"), Vec::new(), world.listed[0].end.clone()));
+    world.rows.insert(id("e"), LeaseRow::new(id("e"), Vec::new()));
+    assert_eq!(world.plan("me").take, [id("e")], "three of five");
+}
+
+#[test]
+fn the_row_of_a_parent_whose_owner_is_dead_goes_too() {
+    let mut world = world(&["p", "c:p"]);
+    world.ended("p").owned("p", "dead").moved_on("c").owned("c", "you");
+    assert_eq!(world.plan("me").forget, [], "it may be about to give it up");
+    world.expired.insert(id("p"));
+    assert_eq!(world.plan("me").forget, [id("p")]);
+}
+
+#[test]
 fn the_row_of_a_parent_goes_when_all_of_its_children_have_moved_on() {
     let mut world = world(&["p", "a:p", "b:p"]);
     world.ended("p").moved_on("a");

@@ -10,10 +10,12 @@ use jiff::Timestamp;
 use super::planner::{Family, View, Watch};
 use super::{Settings, ShardError, ShardFailure, WorkerError};
 use crate::app::Ports;
-use crate::archive::chain::{self, Newest};
+use crate::archive::ArchiveError;
+use crate::archive::chain::{self, ChainError, Newest};
 use crate::archive::left_over;
 use crate::encode::keys;
 use crate::lease::{LeaseError, LeaseRow, first_counter};
+use crate::ops::planted::{Bug, planted};
 use crate::source::{Checkpoint, InitialPosition, Shard, ShardId};
 
 /// How many shards' newest manifests are looked for at a time.
@@ -66,10 +68,10 @@ impl Rows {
             }
         }
         self.damaged = listing.damaged.len();
-        let (rows, now) = (listing.rows, self.ports.clock.monotonic());
-        self.watch.look(rows.iter(), now);
+        let rows = listing.rows;
+        self.watch.look(rows.iter(), self.watch_time());
         self.seen = rows.into_iter().map(|row| (row.shard.clone(), row)).collect();
-        self.looked_at = Some(now);
+        self.looked_at = Some(self.ports.clock.monotonic());
         Ok(())
     }
 
@@ -77,12 +79,21 @@ impl Rows {
     pub(super) async fn look_at(&mut self, shard: &ShardId) -> Result<(), LeaseError> {
         match self.ports.leases.get(shard).await? {
             Some(row) => {
-                self.watch.look_at(&row, self.ports.clock.monotonic());
+                self.watch.look_at(&row, self.watch_time());
                 self.seen.insert(shard.clone(), row);
             }
             None => drop(self.seen.remove(shard)),
         }
         Ok(())
+    }
+
+    /// The time by which leases expire.
+    fn watch_time(&self) -> Duration {
+        let clock = &self.ports.clock;
+        if planted(Bug::ExpiryByWallClock) {
+            return clock.now().duration_since(Timestamp::UNIX_EPOCH).unsigned_abs();
+        }
+        clock.monotonic()
     }
 
     /// All rows are looked at again before anything else is done.
@@ -113,7 +124,7 @@ impl Rows {
         busy: &'a BTreeSet<ShardId>,
         resting: &'a BTreeSet<ShardId>,
     ) -> View<'a> {
-        let now = self.ports.clock.monotonic();
+        let now = self.watch_time();
         let expired = self.seen.values().filter(|row| self.watch.is_expired(row, now)).map(|row| &row.shard);
         View {
             me: &self.settings.worker,
@@ -166,11 +177,8 @@ impl Rows {
     /// ones by that alone. Both hold however many workers make rows, and wherever one of them dies.
     async fn new_rows(&self, missing: &[&Shard]) -> Result<(Vec<LeaseRow>, Vec<ShardFailure>), WorkerError> {
         let start = self.start().await?;
-        let (archive, archive_id) = (self.ports.archive.as_ref(), self.settings.archive_id);
         let (mut rows, mut failures) = (Vec::new(), Vec::new());
-        let chains: Vec<_> =
-            missing.iter().map(|shard| chain::newest_manifest(archive, archive_id, &shard.id)).collect();
-        let chains: Vec<_> = stream::iter(chains).buffered(CHAINS_AT_ONCE).collect().await;
+        let chains = self.newest(missing.iter().map(|shard| &shard.id)).await;
         for (shard, newest) in missing.iter().zip(chains).rev() {
             match newest {
                 Ok(newest) => rows.push(self.new_row(shard, newest, start)),
@@ -181,8 +189,48 @@ impl Rows {
         Ok((rows, failures))
     }
 
+    /// The newest manifests of these shards.
+    async fn newest(&self, shards: impl Iterator<Item = &ShardId>) -> Vec<Result<Option<Newest>, ChainError>> {
+        let (archive, archive_id) = (self.ports.archive.as_ref(), self.settings.archive_id);
+        let chains: Vec<_> = shards.map(|shard| chain::newest_manifest(archive, archive_id, shard)).collect();
+        stream::iter(chains).buffered(CHAINS_AT_ONCE).collect().await
+    }
+
+    /// Looks at the archive once more for those of the shards whose rows were made anew and are taken for the first time:
+    /// whoever had the rows that were lost may have gone on for a moment after these were made. The shards whose objects
+    /// don't tell where to go on.
+    pub(super) async fn look_behind(&mut self, shards: &[ShardId]) -> Result<Vec<ShardFailure>, ArchiveError> {
+        if self.ports.leases.sole_worker() {
+            return Ok(Vec::new());
+        }
+        let untouched = shards.iter().filter_map(|shard| self.seen.get(shard)).filter(|row| row.is_untouched());
+        let mut rows: Vec<LeaseRow> = untouched.cloned().collect();
+        if rows.is_empty() {
+            return Ok(Vec::new());
+        }
+        let chains = self.newest(rows.iter().map(|row| &row.shard)).await;
+        let mut damaged = Vec::new();
+        for (row, newest) in rows.iter_mut().zip(chains) {
+            match newest {
+                Ok(Some(newest)) if newest.manifest.batch_seq >= row.batch_seq => {
+                    let (counter, wanted_by, hash_range) = (row.counter, row.wanted_by.take(), row.hash_range.take());
+                    *row = LeaseRow { counter, wanted_by, hash_range, ..newest.lease_row() };
+                }
+                Ok(_) => {}
+                Err(error) => damaged.push((row.shard.clone(), error)),
+            }
+            row.left_over = None;
+        }
+        rows.retain(|row| damaged.iter().all(|(shard, _)| row.shard != *shard));
+        let (layout, window) = (&self.settings.layout, self.settings.limits.window);
+        damaged.extend(left_over::find(self.ports.archive.as_ref(), &mut rows, layout, window).await?);
+        self.seen.extend(rows.into_iter().map(|row| (row.shard.clone(), row)));
+        Ok(damaged.into_iter().map(|(shard, error)| ShardFailure { shard, error: error.into() }).collect())
+    }
+
     /// Objects may stand of batches that only lost rows told of. Rows are lost where a shard has manifests and no row, or
-    /// one that was made anew just now; where there are no manifests at all, nothing tells but the objects.
+    /// one that was made anew just now, and where there are manifests of any shard and no row at all; where there are no
+    /// manifests either, nothing tells but the objects.
     async fn take_up_what_is_left(
         &self,
         listed: &[Shard],
@@ -191,9 +239,12 @@ impl Rows {
     ) -> Result<(), WorkerError> {
         let archive = self.ports.archive.as_ref();
         let is_remade = |shard: &Shard| self.seen.get(&shard.id).is_some_and(|row| row.is_untouched() && !row.ended);
-        let lost = rows.iter().any(|row| row.batch_seq > 0) || listed.iter().any(is_remade);
+        let mut lost = rows.iter().any(|row| row.batch_seq > 0) || listed.iter().any(is_remade);
         if !lost && !archive.list_some(keys::MANIFESTS_PREFIX, 1).await?.is_empty() {
-            return Ok(());
+            lost = self.seen.is_empty();
+            if !lost {
+                return Ok(());
+            }
         }
         let (layout, window) = (&self.settings.layout, self.settings.limits.window);
         let unreadable = left_over::find(archive, rows, layout, window).await?;
@@ -281,7 +332,7 @@ impl Rows {
 
     /// The rows of shards that the source no longer has, and that nobody else looks after.
     fn gone(&self, listed: &[Shard], busy: &BTreeSet<ShardId>) -> impl Iterator<Item = &LeaseRow> {
-        let (now, sole) = (self.ports.clock.monotonic(), self.ports.leases.sole_worker());
+        let (now, sole) = (self.watch_time(), self.ports.leases.sole_worker());
         let free = move |row: &LeaseRow| {
             let mine = row.owner.as_ref() == Some(&self.settings.worker) && !busy.contains(&row.shard);
             sole || row.owner.is_none() || mine || self.watch.is_expired(row, now)

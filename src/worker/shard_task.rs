@@ -20,6 +20,7 @@ use crate::encode::EncodeError;
 use crate::lease::{Gap, Lease, LeaseError, LeftOver, Pending};
 use crate::ops::blocking::long_work;
 use crate::ops::failpoint;
+use crate::ops::planted::{Bug, planted};
 use crate::ops::retry::retry;
 use crate::record::{Decoded, Unpacked, decode, unpack};
 use crate::source::{Next, Page, Payload, Reading, ShardId, ShardReader, SourceError, Until};
@@ -137,6 +138,9 @@ impl ShardTask {
     }
 
     async fn work(&mut self) -> Result<Outcome, ShardError> {
+        if planted(Bug::PendingDropped) {
+            self.lease.write(|row| row.pending = None).await?;
+        }
         if let Some(pending) = self.lease.row().pending.clone() {
             self.finish_pending(&pending).await?;
         }
@@ -241,6 +245,10 @@ impl ShardTask {
                     match page.next {
                         Next::More => idle = false,
                         Next::CaughtUp => {
+                            let moves = planted(Bug::EmptyPageMovesCheckpoint) && page.payloads.is_empty();
+                            if let Some(through) = open.as_ref().filter(|_| moves).map(|batch| batch.through.clone()) {
+                                self.lease.write(|row| row.checkpoint = through.clone()).await?;
+                            }
                             if open.is_none() {
                                 self.lease.idle_through(Some(page.read_through));
                                 self.seat.idle_through(page.read_through);

@@ -43,6 +43,7 @@ impl Start {
     /// Waits for its turn, takes the lease, renews it, and does the work.
     pub(super) async fn run(self, turns: Arc<Semaphore>) -> Result<Outcome, ShardError> {
         let turn = tokio::select! {
+            biased;
             turn = Turn::first(turns) => turn,
             () = self.shutdown.graceful.cancelled() => return Ok(Outcome::Stopped { caught_up: false }),
         };
@@ -52,6 +53,7 @@ impl Start {
             Ok::<_, ShardError>((self.parent_heads().await?, self.take().await?))
         };
         let prepared = tokio::select! {
+            biased;
             prepared = prepare => prepared?,
             () = self.shutdown.abort.cancelled() => return Ok(Outcome::Stopped { caught_up: false }),
         };

@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use auditlake::archive::ArchiveStore as _;
 use auditlake::dedupe::memory::MemoryClaims;
 use auditlake::encode::{Compression, PartitionKey};
 use auditlake::lease::LeaseStore as _;
 use auditlake::source::ShardId;
+use auditlake::source::memory::MemorySource;
 use auditlake::verify::rebuild;
 use auditlake::worker::WorkerError;
 use serde_json::json;
@@ -149,6 +151,57 @@ async fn a_row_that_was_made_anew_is_left_alone_for_as_long_as_a_lease_lasts() {
     assert!(world.leases.list().await.unwrap().iter().all(|row| row.owner.is_none()), "somebody may still be at work");
     world.sleep(LONG).await;
     assert!(world.leases.list().await.unwrap().iter().all(|row| row.owner.is_some()));
+    b.stop().await;
+}
+
+/// What it puts by then is the batch that the new row's owner goes on from, or takes up.
+#[tokio::test(start_paused = true)]
+async fn who_goes_on_for_a_moment_after_its_row_was_made_anew_holds_up_nobody() {
+    for missing in ["", "_manifests/s/00000001"] {
+        let world = shared_world().await;
+        world.put("s", &record("first"));
+        world.catch_up().await;
+        robbed_in_the_middle_of_a_commit(&world, "events/").await;
+        let b = start(&world, "b");
+        world.sleep(Duration::from_secs(3)).await;
+        assert!(world.row("s").await.is_untouched());
+        // Another world, in which the first one's worker did it all, tells what it would have put.
+        let other = shared_world().await;
+        other.put("s", &record("first"));
+        other.catch_up().await;
+        *other.faults.refuse_puts.lock().unwrap() = Some(missing.into()).filter(|missing: &String| !missing.is_empty());
+        for id in 0..10 {
+            other.put("s", &record_at(format!("y{id}"), YESTERDAY));
+            other.put("s", &record_at(format!("t{id}"), TODAY));
+        }
+        other.put("s", &json!("rejected"));
+        other.catch_up().await;
+        for key in other.keys("").await.into_iter().filter(|key| key.contains("00000001")) {
+            world.archive.overwrite(&key, other.archive.get(&key).await.unwrap().unwrap());
+        }
+        for id in 0..10 {
+            world.put("s", &record_at(format!("more{id}"), TODAY));
+        }
+        world.sleep(LONG).await;
+        let summary = b.stop().await;
+        assert!(summary.failures.is_empty(), "{summary:?}");
+        assert_each_once_of_a_lost_row(&world, 31).await;
+    }
+}
+
+/// Nothing tells that its row was lost but the manifests of shards that the source no longer has.
+#[tokio::test(start_paused = true)]
+async fn the_row_of_a_shard_without_manifests_is_made_anew_with_those_of_its_ancestors_gone() {
+    let mut world = shared_world().await;
+    world.put("p", &record("p"));
+    world.source.end(&ShardId::new("p"));
+    world.catch_up().await;
+    world.source = MemorySource::new();
+    world.source.add_shard(&ShardId::new("q"), vec![ShardId::new("p")]);
+    world.leases.lose_all();
+    let b = start(&world, "b");
+    world.sleep(Duration::from_secs(3)).await;
+    assert!(world.row("q").await.is_untouched(), "somebody may be in the middle of its first batch");
     b.stop().await;
 }
 

@@ -134,6 +134,21 @@ async fn a_lease_that_is_given_up_and_taken_before_that_is_known_is_no_failure()
     assert_each_once(&world, 20).await;
 }
 
+/// That its row knows nothing of the batch is no fault of the state's: it is another worker's by now.
+#[tokio::test(start_paused = true)]
+async fn who_has_lost_its_lease_and_finds_its_successors_batch_raises_no_alarm() {
+    let world = shared_world().await;
+    put_everywhere(&world, 1, 0..20);
+    let a = start(&world, "a");
+    world.sleep(Duration::from_secs(5)).await;
+    let row = world.row("s0").await;
+    let (counter, owner) = (row.counter + 1, Some(WorkerId::new("b")));
+    world.leases.replace(&LeaseRow { counter, owner, ..row }).await.unwrap();
+    world.archive.overwrite("_manifests/s0/00000000.json", "the successor's");
+    let summary = a.stop().await;
+    assert!(summary.failures.is_empty(), "{summary:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn who_stops_in_the_middle_of_a_write_gives_the_lease_up() {
     let world = shared_world().await;

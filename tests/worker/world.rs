@@ -9,26 +9,21 @@ use async_trait::async_trait;
 use auditlake::app::Ports;
 use auditlake::archive::manifest::Manifest;
 use auditlake::archive::{ArchiveError, ArchiveStore, Listed, MemoryArchive, Put, Stat, identity};
-use auditlake::batch::Limits;
 use auditlake::dedupe::memory::MemoryClaims;
 use auditlake::dedupe::{Claim, ClaimError, Claims, Verdict};
-use auditlake::encode::{Compression, Format, Layout, PartitionKey};
 use auditlake::lease::memory::MemoryLeases;
 use auditlake::lease::{LeaseError, LeaseRow, LeaseStore, Listing, WorkerId};
 use auditlake::ops::clock::{Clock as _, PausedClock};
-use auditlake::ops::retry::RetryPolicy;
-use auditlake::record::{IdentityKey, Rules};
 use auditlake::source::memory::MemorySource;
-use auditlake::source::{InitialPosition, ShardId, Source, SourceKind};
+use auditlake::source::{ShardId, Source};
 use auditlake::verify::rebuild::{RebuildError, lease_rows};
 use auditlake::verify::{ObjectRows, Options, Report, verify};
 use auditlake::worker::{Settings, Shutdown, Summary, Totals, Worker};
 use bytes::Bytes;
 use jiff::Timestamp;
-use serde_json::{Value, json};
-use uuid::Uuid;
+use serde_json::Value;
 
-pub(crate) const ARCHIVE_ID: Uuid = Uuid::from_u128(0xa11d);
+pub(crate) use super::settings::{ARCHIVE_ID, record, record_at, settings};
 
 /// What the faulty ports do to the next calls.
 #[derive(Default)]
@@ -349,47 +344,4 @@ impl World {
         let report = self.proof().await;
         assert!(report.is_intact() && report.tail_proved, "{report:#?}");
     }
-}
-
-fn settings() -> Settings {
-    Settings {
-        worker: WorkerId::new("worker-1"),
-        archive_id: ARCHIVE_ID,
-        identity: IdentityKey::of_archive(ARCHIVE_ID),
-        layout: Layout {
-            format: Format::Ndjson,
-            compression: Compression::None,
-            compression_level: 0,
-            partition_by: vec![PartitionKey::Dt],
-            keep_raw: true,
-            source_label: "test".into(),
-            source_kind: SourceKind::Kinesis,
-            rules: Rules { trusted_proxies: Vec::new(), max_payload_bytes: 1 << 20 },
-        },
-        limits: Limits {
-            window: Duration::from_mins(30),
-            max_records: 1_000_000,
-            max_bytes: 1 << 40,
-            max_memory: 1 << 40,
-        },
-        memory: 1 << 40,
-        concurrency: 4,
-        poll: Duration::from_secs(1),
-        failover: Duration::from_secs(10),
-        initial: InitialPosition::TrimHorizon,
-        archive_made_at: Timestamp::UNIX_EPOCH,
-        retry: RetryPolicy { give_up_after: Some(Duration::from_secs(30)) },
-    }
-}
-
-/// A record of this id.
-pub(crate) fn record(id: impl std::fmt::Display) -> Value {
-    record_at(id, "2026-11-21T09:31:00Z")
-}
-
-pub(crate) fn record_at(id: impl std::fmt::Display, emit_time: &str) -> Value {
-    json!({
-        "log_id": id.to_string(), "version": 2, "emit_time": emit_time, "operation": "UpdateNamespace",
-        "status": "OK", "principal": {"type": "user", "name": "alice@example.com"},
-    })
 }
