@@ -146,9 +146,14 @@ impl Rows {
         if missing.is_empty() {
             return Ok(Vec::new());
         }
+        let looked_at = self.ports.clock.monotonic();
         let (mut rows, mut failures) = self.new_rows(&missing).await?;
         self.take_up_what_is_left(listed, &mut rows, &mut failures).await?;
         for row in rows {
+            if self.is_outdated(&row, looked_at).await {
+                self.distrust();
+                continue;
+            }
             let shard = row.shard.clone();
             match self.create(row).await {
                 Ok(row) => drop(self.seen.insert(shard, row)),
@@ -157,6 +162,18 @@ impl Rows {
             }
         }
         Ok(failures)
+    }
+
+    /// Whether the archive has gone on since it was looked at for this row. Who slept meanwhile may find the row missing
+    /// again, because it was lost: then what it saw is old.
+    async fn is_outdated(&self, row: &LeaseRow, looked_at: Duration) -> bool {
+        if self.ports.clock.monotonic().saturating_sub(looked_at) < self.settings.failover {
+            return false;
+        }
+        match chain::newest_manifest(self.ports.archive.as_ref(), self.settings.archive_id, &row.shard).await {
+            Ok(newest) => newest.is_some_and(|newest| newest.manifest.batch_seq >= row.batch_seq),
+            Err(_) => true,
+        }
     }
 
     /// The rows of these shards, in the order in which they are to be made, and the shards that can have none.
@@ -218,7 +235,8 @@ impl Rows {
     }
 
     /// Objects may stand of batches that only lost rows told of. Rows are lost where a shard has manifests and no row, or
-    /// one that was made anew just now; where there are no manifests at all, nothing tells but the objects.
+    /// one that was made anew just now, and where there are manifests of any shard and no row at all; where there are no
+    /// manifests either, nothing tells but the objects.
     async fn take_up_what_is_left(
         &self,
         listed: &[Shard],
@@ -227,9 +245,12 @@ impl Rows {
     ) -> Result<(), WorkerError> {
         let archive = self.ports.archive.as_ref();
         let is_remade = |shard: &Shard| self.seen.get(&shard.id).is_some_and(|row| row.is_untouched() && !row.ended);
-        let lost = rows.iter().any(|row| row.batch_seq > 0) || listed.iter().any(is_remade);
+        let mut lost = rows.iter().any(|row| row.batch_seq > 0) || listed.iter().any(is_remade);
         if !lost && !archive.list_some(keys::MANIFESTS_PREFIX, 1).await?.is_empty() {
-            return Ok(());
+            lost = self.seen.is_empty();
+            if !lost {
+                return Ok(());
+            }
         }
         let (layout, window) = (&self.settings.layout, self.settings.limits.window);
         let unreadable = left_over::find(archive, rows, layout, window).await?;

@@ -9,6 +9,7 @@ use auditlake::dedupe::memory::MemoryClaims;
 use auditlake::encode::{Compression, PartitionKey};
 use auditlake::lease::LeaseStore as _;
 use auditlake::source::ShardId;
+use auditlake::source::memory::MemorySource;
 use auditlake::verify::rebuild;
 use auditlake::worker::WorkerError;
 use serde_json::json;
@@ -186,6 +187,22 @@ async fn who_goes_on_for_a_moment_after_its_row_was_made_anew_holds_up_nobody() 
         assert!(summary.failures.is_empty(), "{summary:?}");
         assert_each_once_of_a_lost_row(&world, 31).await;
     }
+}
+
+/// Nothing tells that its row was lost but the manifests of shards that the source no longer has.
+#[tokio::test(start_paused = true)]
+async fn the_row_of_a_shard_without_manifests_is_made_anew_with_those_of_its_ancestors_gone() {
+    let mut world = shared_world().await;
+    world.put("p", &record("p"));
+    world.source.end(&ShardId::new("p"));
+    world.catch_up().await;
+    world.source = MemorySource::new();
+    world.source.add_shard(&ShardId::new("q"), vec![ShardId::new("p")]);
+    world.leases.lose_all();
+    let b = start(&world, "b");
+    world.sleep(Duration::from_secs(3)).await;
+    assert!(world.row("q").await.is_untouched(), "somebody may be in the middle of its first batch");
+    b.stop().await;
 }
 
 /// No row that is made anew has the counter that somebody remembers.
