@@ -60,6 +60,7 @@ impl MemoryBudget {
 
     fn change(&self, from: u64, to: u64) {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        debug_assert!(*held >= from, "more is given back than is held");
         *held = *held - from + to;
         drop(held);
         if to < from {

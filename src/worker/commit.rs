@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::Settings;
 use super::open_batch::FinishedBatch;
 use crate::app::Ports;
+use crate::archive::chain::runs_forward;
 use crate::archive::manifest::{Manifest, ManifestObject};
 use crate::archive::{ArchiveError, Put};
 use crate::dedupe::ClaimError;
@@ -188,7 +189,9 @@ impl Commit<'_> {
     }
 
     fn manifest(&self, objects: Vec<ManifestObject>) -> Manifest {
-        let (row, pending) = (self.lease.row(), &self.batch.pending);
+        let (row, pending, counts) = (self.lease.row(), &self.batch.pending, self.batch.tally.counts);
+        debug_assert!(runs_forward(&pending.range), "{:?} runs backwards", pending.range);
+        debug_assert_eq!(counts.records, counts.archived + counts.duplicates + counts.rejected, "the counts add up");
         Manifest {
             archive_id: self.settings.archive_id,
             shard: row.shard.clone(),
@@ -201,7 +204,7 @@ impl Commit<'_> {
             shard_end: pending.shard_end,
             arrival: self.batch.arrival,
             read_through: self.batch.read_through,
-            counts: self.batch.tally.counts,
+            counts,
             objects,
             gap: pending.gap.clone(),
             previous: row.chain_head,

@@ -53,7 +53,8 @@ impl Weight {
 
     fn set(&mut self, bytes: u64) {
         self.totals.memory.fetch_add(bytes, Ordering::Relaxed);
-        self.totals.memory.fetch_sub(self.bytes, Ordering::Relaxed);
+        let held = self.totals.memory.fetch_sub(self.bytes, Ordering::Relaxed);
+        debug_assert!(held >= self.bytes, "more is given back than is held");
         self.bytes = bytes;
     }
 }

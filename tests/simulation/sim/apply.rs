@@ -46,7 +46,13 @@ impl World {
                 self.shared.state().faults.add(*port, worker.map(usize::from), *kind, until);
             }
             Operation::Heal => self.shared.state().faults.heal(),
-            Operation::LoseLeases => self.lose_leases(),
+            Operation::LoseLeases { table } => {
+                // As long as there is no manifest, nobody can tell a lost row from a new shard's.
+                let can_be_told = !self.shared.state().judge.chains.is_empty();
+                if can_be_told {
+                    self.lose_leases(*table);
+                }
+            }
             Operation::Configure { layout, window, records } => self.configure(*layout, *window, *records),
             Operation::Trim { shard, payloads, unread } => self.trim(*shard, usize::from(*payloads), *unread),
             Operation::ForgetShards => self.forget_shards(),

@@ -137,8 +137,13 @@ impl Judge {
         let (after, through) = (manifest.range.after.position(), manifest.range.through.position());
         let within = |put: &&Put| Some(&put.position) > after && Some(&put.position) <= through;
         let puts: Vec<_> = ledger.shards[&manifest.shard].payloads.iter().filter(within).collect();
-        let is_lost =
-            |put: &&&Put| put.is_trimmed() && (manifest.gap.is_some() || put.kept == Kept::Lost { can_be_told: false });
+        // Where nothing stood behind a gap, a batch of its own has told of it.
+        let chain = self.chains.get(&manifest.shard);
+        let is_told = |put: &Put| {
+            let before = chain.is_some_and(|chain| chain.gaps.iter().any(|gap| gap.covers(&put.position)));
+            before || manifest.gap.is_some() || put.kept == Kept::Lost { can_be_told: false }
+        };
+        let is_lost = |put: &&&Put| put.is_trimmed() && is_told(put);
         let lost = puts.iter().filter(is_lost).count() as u64;
         let (all, counts) = (puts.len() as u64, manifest.counts);
         self.require(counts.payloads <= all && counts.payloads + lost >= all, || {
@@ -165,7 +170,8 @@ impl Judge {
     pub(crate) fn row_created(&mut self, row: &LeaseRow) {
         let shard = &row.shard;
         let fits = match self.chains.get(shard) {
-            Some(chain) => is_at(row, chain),
+            // Whoever had the row that was lost may have gone on meanwhile; who takes this one looks again.
+            Some(chain) => is_at(row, chain) || (row.is_untouched() && row.batch_seq < chain.next),
             None => row.batch_seq == 0 && row.checkpoint.position().is_none(),
         };
         self.require(fits, || format!("invariant 2: the new row of {shard} is not where its manifests end: {row:?}"));
@@ -184,7 +190,9 @@ impl Judge {
         let is_owner = before.owner.as_ref() == Some(writer);
         let takes = !is_owner && after.owner.as_ref() == Some(writer);
         if takes {
-            let kept = same(before) == same(after);
+            // Of a row that was made anew, the archive may have come to say more since: where it ends is looked at below.
+            let catches_up = before.is_untouched() && after.pending.is_none();
+            let kept = same(before) == same(after) || catches_up;
             self.require(kept, || {
                 format!("invariant 3: {writer} took {shard} and changed it: {before:?} -> {after:?}")
             });

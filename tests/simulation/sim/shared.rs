@@ -15,6 +15,9 @@ use super::judge::{INTRUDER, Judge};
 use super::ledger::Ledger;
 use super::log::Log;
 
+/// What was on its way when the lease table was lost arrives within this time: half a failover.
+const ARRIVES_WITHIN: Duration = Duration::from_secs(5);
+
 pub(crate) struct Shared {
     pub(crate) log: Log,
     pub(crate) clock: PausedClock,
@@ -43,6 +46,8 @@ pub(crate) struct State {
 pub(crate) struct Table {
     pub(crate) exists: bool,
     pub(crate) number: u64,
+    /// When the one before it was lost.
+    pub(crate) lost_at: Duration,
 }
 
 impl Shared {
@@ -98,6 +103,12 @@ impl State {
     /// Whether a shard is so old that every listing knows it.
     pub(crate) fn is_older(&self, shard: &ShardId, than: Duration, now: Duration) -> bool {
         self.born.get(shard).is_none_or(|born| *born + than <= now)
+    }
+
+    /// Whether what was sent when `sent_to` was the lease table still arrives. Who waits a failover before it takes a row that
+    /// was made anew counts on it that nothing is on its way for longer.
+    pub(crate) fn arrives(&self, sent_to: Table, now: Duration) -> bool {
+        self.table.number == sent_to.number || now < self.table.lost_at + ARRIVES_WITHIN
     }
 
     pub(crate) fn children_of(&self, shard: &ShardId) -> Vec<ShardId> {

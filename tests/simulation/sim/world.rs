@@ -120,7 +120,10 @@ impl World {
 
     /// Starts a worker where none is.
     pub(crate) fn start(&mut self, number: usize) {
-        if self.places[number].running.is_some() {
+        if let Some(running) = &self.places[number].running {
+            if running.stopping_for.is_some() {
+                self.come_back_in(number, Duration::ZERO);
+            }
             return;
         }
         self.places[number].starts_at = None;
@@ -131,7 +134,7 @@ impl World {
         // Who starts makes the tables that are missing.
         let mut state = shared.state();
         if !state.table.exists {
-            state.table = Table { exists: true, number: state.table.number + 1 };
+            state.table.exists = true;
         }
         drop(state);
         let ports = Ports {
@@ -321,9 +324,12 @@ impl World {
         rows.into_iter().map(|row| (row.shard.clone(), row)).collect()
     }
 
-    pub(crate) fn lose_leases(&mut self) {
+    pub(crate) fn lose_leases(&mut self, table: bool) {
         self.leases.lose_all();
-        self.shared.state().table.exists = false;
+        // What was sent to the table that was lost does nothing to the next.
+        let mut state = self.shared.state();
+        state.table = Table { exists: !table, number: state.table.number + 1, lost_at: self.clock.monotonic() };
+        drop(state);
         self.rows_were_lost = true;
     }
 
@@ -371,11 +377,17 @@ fn launch(
     totals: &Arc<Totals>,
     is_catch_up: bool,
 ) -> JoinHandle<Result<Summary, WorkerError>> {
-    let (shutdown, totals) = (shutdown.clone(), totals.clone());
+    let (source, graceful) = (ports.source.clone(), shutdown.graceful.clone());
+    let worker = Worker::new(ports, settings, shutdown.clone(), totals.clone());
     tokio::spawn(async move {
-        let source = ports.source.clone();
-        let worker = Worker::new(ports, settings, shutdown, totals);
-        if is_catch_up { worker.catch_up(source.shards().await?).await } else { worker.run().await }
+        if !is_catch_up {
+            return worker.run().await;
+        }
+        tokio::select! {
+            biased;
+            () = graceful.cancelled() => Ok(Summary { stopped: true, ..Summary::default() }),
+            shards = source.shards() => worker.catch_up(shards?).await,
+        }
     })
 }
 

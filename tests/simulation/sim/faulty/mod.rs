@@ -113,11 +113,15 @@ impl<T> Faulty<T> {
     {
         let late_call = Self::new(&self.twin, &self.seat, &self.shared).into_untyped();
         let what = format!("late {what}");
+        let sent_to = self.shared.state().table;
         self.shared.state().in_flight += 1;
         tokio::spawn(async move {
-            late_call.seat.clock.sleep(late).await;
-            drop(late_call.done(&what, &*effect));
-            late_call.shared.state().in_flight -= 1;
+            let (clock, shared) = (late_call.seat.clock, late_call.shared.clone());
+            clock.sleep(late).await;
+            if shared.state().arrives(sent_to, clock.monotonic()) {
+                drop(late_call.done(&what, &*effect));
+            }
+            shared.state().in_flight -= 1;
         });
     }
 
