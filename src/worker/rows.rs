@@ -151,9 +151,14 @@ impl Rows {
         if missing.is_empty() {
             return Ok(Vec::new());
         }
+        let looked_at = self.ports.clock.monotonic();
         let (mut rows, mut failures) = self.new_rows(&missing).await?;
         self.take_up_what_is_left(listed, &mut rows, &mut failures).await?;
         for row in rows {
+            if self.is_outdated(&row, looked_at).await {
+                self.distrust();
+                continue;
+            }
             let shard = row.shard.clone();
             match self.create(row).await {
                 Ok(row) => {
@@ -168,6 +173,18 @@ impl Rows {
             }
         }
         Ok(failures)
+    }
+
+    /// Whether the archive has gone on since it was looked at for this row. Who slept meanwhile may find the row missing
+    /// again, because it was lost: then what it saw is old.
+    async fn is_outdated(&self, row: &LeaseRow, looked_at: Duration) -> bool {
+        if self.ports.clock.monotonic().saturating_sub(looked_at) < self.settings.failover {
+            return false;
+        }
+        match chain::newest_manifest(self.ports.archive.as_ref(), self.settings.archive_id, &row.shard).await {
+            Ok(newest) => newest.is_some_and(|newest| newest.manifest.batch_seq >= row.batch_seq),
+            Err(_) => true,
+        }
     }
 
     /// The rows of these shards, in the order in which they are to be made, and the shards that can have none.

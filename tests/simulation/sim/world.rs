@@ -120,7 +120,10 @@ impl World {
 
     /// Starts a worker where none is.
     pub(crate) fn start(&mut self, number: usize) {
-        if self.places[number].running.is_some() {
+        if let Some(running) = &self.places[number].running {
+            if running.stopping_for.is_some() {
+                self.come_back_in(number, Duration::ZERO);
+            }
             return;
         }
         self.places[number].starts_at = None;
