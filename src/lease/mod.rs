@@ -170,6 +170,11 @@ impl LeaseRow {
         self.remade_at == Some(self.batch_seq) && self.owner.is_none() && self.taken_at.is_none()
     }
 
+    /// Whether nothing of the shard is archived by what the row says, and nobody has had its lease yet.
+    pub fn is_new(&self) -> bool {
+        self.batch_seq == 0 && !self.ended && self.owner.is_none() && self.taken_at.is_none()
+    }
+
     /// Refuses a row whose positions mean nothing in what is read now.
     pub fn check_origin(&self, read: Option<&str>) -> Result<(), OtherOrigin> {
         match (self.origin.as_deref(), read) {

@@ -9,7 +9,7 @@ use tokio::task::{Id, JoinSet};
 
 use super::board::{Look, SeenShard, StoppedShard};
 use super::outcome::Outcome;
-use super::rows::Rows;
+use super::rows::{Behind, Rows};
 use super::start::{Start, Work};
 use super::{Settings, ShardError, ShardFailure, Shutdown, Totals};
 use crate::app::Ports;
@@ -193,11 +193,13 @@ impl Worker {
         let view = self.rows.view(shards, &self.busy, &resting);
         let ready: Vec<ShardId> =
             view.startable().into_iter().filter(|shard| left.contains_key(*shard)).cloned().collect();
-        for failure in self.rows.look_behind(&ready).await? {
+        let behind = self.rows.look_behind(&ready).await?;
+        for failure in behind.failures {
             left.remove(&failure.shard);
             summary.failures.push(failure);
         }
-        for shard in ready.iter().filter_map(|shard| left.remove(shard)) {
+        let ready = ready.iter().filter(|shard| !behind.outdated.contains(shard));
+        for shard in ready.filter_map(|shard| left.remove(shard)) {
             self.start(&shard.id, Work::Read(Until::Target(shard.end)));
         }
         Ok(())
@@ -326,12 +328,12 @@ impl Worker {
             me,
             Look { shards: self.rows.seen().map(SeenShard::of).collect(), unowned: view.unowned() },
         );
-        let mut stuck = BTreeSet::new();
-        for failure in self.rows.look_behind(&plan.take).await? {
-            stuck.insert(failure.shard.clone());
+        let Behind { failures, outdated: mut not_now } = self.rows.look_behind(&plan.take).await?;
+        for failure in failures {
+            not_now.insert(failure.shard.clone());
             self.reschedule(failure.shard, Err(failure.error));
         }
-        for shard in plan.take.into_iter().filter(|shard| !stuck.contains(shard)) {
+        for shard in plan.take.into_iter().filter(|shard| !not_now.contains(shard)) {
             self.start(&shard, Work::Read(Until::Forever));
         }
         if let Some(shard) = plan.ask_for {

@@ -18,6 +18,15 @@ use crate::lease::{LeaseError, LeaseRow, first_counter};
 use crate::ops::planted::{Bug, planted};
 use crate::source::{Checkpoint, InitialPosition, Shard, ShardId};
 
+/// What must not be taken, though its lease is free.
+#[derive(Default)]
+pub(super) struct Behind {
+    /// Objects stand there that don't tell where to go on.
+    pub(super) failures: Vec<ShardFailure>,
+    /// The row was made by an old look at the archive, and is made again.
+    pub(super) outdated: BTreeSet<ShardId>,
+}
+
 /// How many shards' newest manifests are looked for at a time.
 const CHAINS_AT_ONCE: usize = 16;
 
@@ -153,6 +162,7 @@ impl Rows {
         }
         let looked_at = self.ports.clock.monotonic();
         let (mut rows, mut failures) = self.new_rows(&missing).await?;
+        self.drop_found(&mut rows).await?;
         self.take_up_what_is_left(listed, &mut rows, &mut failures).await?;
         for row in rows {
             if self.is_outdated(&row, looked_at).await {
@@ -173,6 +183,22 @@ impl Rows {
             }
         }
         Ok(failures)
+    }
+
+    /// Drops the rows that others have made since all rows were looked at, and have put manifests by: those are not lost.
+    /// A row comes before its manifests, so that it stands where they do, but for a lost one.
+    async fn drop_found(&mut self, rows: &mut Vec<LeaseRow>) -> Result<(), LeaseError> {
+        if self.ports.leases.sole_worker() {
+            return Ok(());
+        }
+        let begun: Vec<ShardId> = rows.iter().filter(|row| row.batch_seq > 0).map(|row| row.shard.clone()).collect();
+        for shard in begun {
+            self.look_at(&shard).await?;
+            if self.seen.contains_key(&shard) {
+                rows.retain(|row| row.shard != shard);
+            }
+        }
+        Ok(())
     }
 
     /// Whether the archive has gone on since it was looked at for this row. Who slept meanwhile may find the row missing
@@ -213,13 +239,40 @@ impl Rows {
         stream::iter(chains).buffered(CHAINS_AT_ONCE).collect().await
     }
 
-    /// Looks at the archive once more for those of the shards whose rows were made anew and are taken for the first time:
-    /// whoever had the rows that were lost may have gone on for a moment after these were made. The shards whose objects
-    /// don't tell where to go on.
-    pub(super) async fn look_behind(&mut self, shards: &[ShardId]) -> Result<Vec<ShardFailure>, ArchiveError> {
+    /// Looks at the archive once more for those of the shards that are about to be taken for the first time: whoever made
+    /// their rows may have looked at it long before. What must not be taken now.
+    pub(super) async fn look_behind(&mut self, shards: &[ShardId]) -> Result<Behind, WorkerError> {
         if self.ports.leases.sole_worker() {
-            return Ok(Vec::new());
+            return Ok(Behind::default());
         }
+        Ok(Behind { failures: self.catch_up_rows(shards).await?, outdated: self.drop_outdated(shards).await? })
+    }
+
+    /// Removes rows that say that nothing is archived, where something is: they were made by a look at the archive from
+    /// before that, after the row that told of it was lost. They are made again, and then left alone for a while.
+    async fn drop_outdated(&mut self, shards: &[ShardId]) -> Result<BTreeSet<ShardId>, WorkerError> {
+        let is_new = |row: &&LeaseRow| row.is_new() && !row.is_untouched();
+        let new: Vec<ShardId> = shards
+            .iter()
+            .filter_map(|shard| self.seen.get(shard))
+            .filter(is_new)
+            .map(|row| row.shard.clone())
+            .collect();
+        let mut outdated = BTreeSet::new();
+        for (shard, newest) in new.iter().zip(self.newest(new.iter()).await) {
+            // A chain that can't be read is told of by whoever goes on with it.
+            if matches!(newest, Ok(Some(_))) {
+                tracing::warn!(%shard, "the lease row is behind the archive; it is made again");
+                outdated.insert(shard.clone());
+                self.remove(shard).await?;
+            }
+        }
+        Ok(outdated)
+    }
+
+    /// Whoever had rows that were lost may have gone on for a moment after these were made anew. The shards whose objects
+    /// don't tell where to go on.
+    async fn catch_up_rows(&mut self, shards: &[ShardId]) -> Result<Vec<ShardFailure>, ArchiveError> {
         let untouched = shards.iter().filter_map(|shard| self.seen.get(shard)).filter(|row| row.is_untouched());
         let mut rows: Vec<LeaseRow> = untouched.cloned().collect();
         if rows.is_empty() {
@@ -322,13 +375,18 @@ impl Rows {
 
     /// Removes the row of a shard that is finished; another worker may have done it.
     pub(super) async fn forget(&mut self, shard: &ShardId) -> Result<(), LeaseError> {
-        let Some(row) = self.seen.remove(shard) else { return Ok(()) };
+        if self.remove(shard).await? {
+            tracing::info!(%shard, "the row of an ended shard was removed: its children have moved on");
+        }
+        Ok(())
+    }
+
+    /// Removes the row as it was seen; whether it was there still.
+    async fn remove(&mut self, shard: &ShardId) -> Result<bool, LeaseError> {
+        let Some(row) = self.seen.remove(shard) else { return Ok(false) };
         match self.ports.leases.remove(&row).await {
-            Ok(()) => {
-                tracing::info!(%shard, "the row of an ended shard was removed: its children have moved on");
-                Ok(())
-            }
-            Err(LeaseError::Conflict { .. }) => Ok(()),
+            Ok(()) => Ok(true),
+            Err(LeaseError::Conflict { .. }) => Ok(false),
             Err(error) => Err(error),
         }
     }

@@ -171,7 +171,7 @@ impl Judge {
         let shard = &row.shard;
         let fits = match self.chains.get(shard) {
             // Whoever had the row that was lost may have gone on meanwhile; who takes this one looks again.
-            Some(chain) => is_at(row, chain) || (row.is_untouched() && row.batch_seq < chain.next),
+            Some(chain) => is_at(row, chain) || ((row.is_untouched() || row.is_new()) && row.batch_seq < chain.next),
             None => row.batch_seq == 0 && row.checkpoint.position().is_none(),
         };
         self.require(fits, || format!("invariant 2: the new row of {shard} is not where its manifests end: {row:?}"));
