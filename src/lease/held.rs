@@ -162,7 +162,7 @@ impl Shared {
                         }
                         return Ok(());
                     }
-                    let Some(found) = found.filter(|found| stored.is_ours(found)) else {
+                    let Some(found) = found.filter(|found| stored.is_ours(found, &self.holding.worker)) else {
                         self.lost.cancel();
                         return Err(LeaseError::Conflict { shard });
                     };
@@ -243,12 +243,13 @@ enum Kept {
 }
 
 impl Stored {
-    /// Whether what stands in the store is what we wrote, or meant to, with nothing new but that someone asks for it.
-    fn is_ours(&self, found: &LeaseRow) -> bool {
+    /// Whether what stands in the store is what we wrote, or meant to, with nothing new but that someone asks for it. A row
+    /// that is about to be taken is not: where it moves, its owner is alive.
+    fn is_ours(&self, found: &LeaseRow, me: &WorkerId) -> bool {
         let same = |ours: &LeaseRow| {
             *found == LeaseRow { counter: found.counter, wanted_by: found.wanted_by.clone(), ..ours.clone() }
         };
-        found.owner.is_some()
+        found.owner.as_ref() == Some(me)
             && found.counter > self.row.counter
             && std::iter::once(&self.row).chain(&self.unanswered).any(same)
     }
