@@ -150,12 +150,14 @@ impl View<'_> {
         if self.sole_worker {
             return Vec::new();
         }
-        let family = Family::vouched(self.listed, self.rows);
+        // By the rows and by the list: a row that only one of them has done with would be made anew at once.
+        let families = [Family::vouched(self.listed, self.rows), Family::of(self.listed, self.rows)];
+        let has_left = |shard: &ShardId| families.iter().all(|family| family.has_left(shard));
         let listed: BTreeSet<&ShardId> = self.listed.iter().map(|shard| &shard.id).collect();
         // That a shard ended which another program read stands nowhere but in its row.
         let is_needed = |row: &LeaseRow| row.batch_seq == 0 && listed.contains(&row.shard);
         let is_left = |row: &LeaseRow| row.owner.is_none() || self.expired.contains(&row.shard);
-        let done = |row: &&LeaseRow| !work_left(row) && is_left(row) && !is_needed(row) && family.has_left(&row.shard);
+        let done = |row: &&LeaseRow| !work_left(row) && is_left(row) && !is_needed(row) && has_left(&row.shard);
         self.rows.values().filter(done).map(|row| row.shard.clone()).collect()
     }
 

@@ -39,12 +39,14 @@ pub(super) struct Rows {
     looked_at: Option<Duration>,
     /// How many rows can't be read.
     damaged: usize,
+    /// Shards whose rows were seen, and are gone though the shard had not ended: they are lost.
+    vanished: BTreeSet<ShardId>,
 }
 
 impl Rows {
     pub(super) fn new(ports: Ports, settings: Arc<Settings>) -> Self {
         let watch = Watch::new(settings.failover);
-        Self { ports, settings, seen: BTreeMap::new(), watch, looked_at: None, damaged: 0 }
+        Self { ports, settings, seen: BTreeMap::new(), watch, looked_at: None, damaged: 0, vanished: BTreeSet::new() }
     }
 
     pub(super) fn get(&self, shard: &ShardId) -> Option<&LeaseRow> {
@@ -79,7 +81,10 @@ impl Rows {
         self.damaged = listing.damaged.len();
         let rows = listing.rows;
         self.watch.look(rows.iter(), self.watch_time());
+        let before = std::mem::take(&mut self.seen);
         self.seen = rows.into_iter().map(|row| (row.shard.clone(), row)).collect();
+        let gone = before.into_values().filter(|row| !row.ended && !self.seen.contains_key(&row.shard));
+        self.vanished.extend(gone.map(|row| row.shard));
         self.looked_at = Some(self.ports.clock.monotonic());
         Ok(())
     }
@@ -91,7 +96,7 @@ impl Rows {
                 self.watch.look_at(&row, self.watch_time());
                 self.seen.insert(shard.clone(), row);
             }
-            None => drop(self.seen.remove(shard)),
+            None => self.vanished.extend(self.seen.remove(shard).filter(|row| !row.ended).map(|row| row.shard)),
         }
         Ok(())
     }
@@ -176,6 +181,7 @@ impl Rows {
                         tracing::warn!(%shard, checkpoint = %row.checkpoint, batches = row.batch_seq,
                             "the lease row was lost; it is made anew from the archive");
                     }
+                    self.vanished.remove(&shard);
                     self.seen.insert(shard, row);
                 }
                 Err(error @ LeaseError::Damaged { .. }) => failures.push(ShardFailure { shard, error: error.into() }),
@@ -193,7 +199,11 @@ impl Rows {
         }
         let begun: Vec<ShardId> = rows.iter().filter(|row| row.batch_seq > 0).map(|row| row.shard.clone()).collect();
         for shard in begun {
-            self.look_at(&shard).await?;
+            match self.look_at(&shard).await {
+                // It is not lost, and whoever tries to make it is told.
+                Err(LeaseError::Damaged { .. }) => {}
+                looked => looked?,
+            }
             if self.seen.contains_key(&shard) {
                 rows.retain(|row| row.shard != shard);
             }
@@ -298,8 +308,8 @@ impl Rows {
         Ok(damaged.into_iter().map(|(shard, error)| ShardFailure { shard, error: error.into() }).collect())
     }
 
-    /// Objects may stand of batches that only lost rows told of. Rows are lost where a shard has manifests and no row, or
-    /// one that was made anew just now, and where there are manifests of any shard and no row at all; where there are no
+    /// Objects may stand of batches that only lost rows told of. Rows are lost where one was seen and is gone, where a shard
+    /// has manifests and no row, or one that was made anew just now, and where there are manifests of any shard and no row at all; where there are no
     /// manifests either, nothing tells but the objects.
     async fn take_up_what_is_left(
         &self,
@@ -309,7 +319,8 @@ impl Rows {
     ) -> Result<(), WorkerError> {
         let archive = self.ports.archive.as_ref();
         let is_remade = |shard: &Shard| self.seen.get(&shard.id).is_some_and(|row| row.is_untouched() && !row.ended);
-        let mut lost = rows.iter().any(|row| row.batch_seq > 0) || listed.iter().any(is_remade);
+        let is_lost = |row: &LeaseRow| row.batch_seq > 0 || self.vanished.contains(&row.shard);
+        let mut lost = rows.iter().any(is_lost) || listed.iter().any(is_remade);
         if !lost && !archive.list_some(keys::MANIFESTS_PREFIX, 1).await?.is_empty() {
             lost = self.seen.is_empty();
             if !lost {
