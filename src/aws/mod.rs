@@ -17,6 +17,8 @@ use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use counting::CountCalls;
 
+use crate::ops::words::causes;
+
 /// Where a service is and who asks. What is missing comes by the SDK's own chain: environment, profile, web identity,
 /// the container's or the machine's role.
 #[derive(Clone, Copy, Debug, Default)]
@@ -122,13 +124,7 @@ where
             None => format!("{code} (HTTP {status})"),
         };
     }
-    let mut words = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(inner) = cause {
-        words = format!("{words}: {inner}");
-        cause = inner.source();
-    }
-    words.replace('\n', " ")
+    causes(error)
 }
 
 /// Whether the same call may succeed later: the network, the service's own faults, and throttling may pass; what the

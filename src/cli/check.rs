@@ -150,12 +150,7 @@ async fn check_source(config: &Config, checklist: &mut Checklist) -> (String, Op
         SourceChoice::Kinesis => config.source.kinesis.stream.clone(),
         SourceChoice::Pubsub => config.source.pubsub.subscription.clone(),
     };
-    let kind = match config.source.kind {
-        SourceChoice::File => "file",
-        SourceChoice::Kinesis => "kinesis",
-        SourceChoice::Pubsub => "pubsub",
-    };
-    let place = format!("{kind} {}", place.unwrap_or_default());
+    let place = format!("{} {}", config.layout().source_kind.as_str(), place.unwrap_or_default());
     let open = Box::pin(async {
         open_subscription(config).await.map_err(words)?;
         OpenSource::open(config, clock, pages(config)).await.map_err(words)

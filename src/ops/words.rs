@@ -1,4 +1,4 @@
-//! Numbers and durations as people read them.
+//! Numbers, durations and errors as people read them.
 
 use std::time::Duration;
 
@@ -19,6 +19,17 @@ pub fn thousands(number: u64) -> String {
 pub fn roughly(duration: Duration) -> String {
     let text = humantime::format_duration(Duration::from_secs(duration.as_secs())).to_string();
     text.split(' ').take(2).collect::<Vec<_>>().join(" ")
+}
+
+/// The error and what caused it, in one line.
+pub fn causes(error: &dyn std::error::Error) -> String {
+    let mut words = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        words = format!("{words}: {inner}");
+        cause = inner.source();
+    }
+    words.replace('\n', " ")
 }
 
 #[cfg(test)]

@@ -255,9 +255,7 @@ impl Board {
 
     /// The coordinator could not look around.
     pub(super) fn could_not_look(&self, now: Duration, error: &dyn std::fmt::Display) {
-        let mut shown = self.lock();
-        let since = shown.failing.as_ref().map_or(now, |failing| failing.0);
-        shown.failing = Some((since, error.to_string()));
+        still_failing(&mut self.lock().failing, now, error);
     }
 
     /// A shard has stopped with an error.
@@ -273,6 +271,12 @@ impl Board {
     fn lock(&self) -> MutexGuard<'_, Shown> {
         self.shown.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// It fails, since now or since it did before, and for this reason by now.
+fn still_failing(failing: &mut Option<(Duration, String)>, now: Duration, error: &dyn std::fmt::Display) {
+    let since = failing.as_ref().map_or(now, |(since, _)| *since);
+    *failing = Some((since, error.to_string()));
 }
 
 /// A held shard's place on the board; it goes with the lease.
@@ -346,10 +350,7 @@ impl Seat {
             return false;
         }
         let now = self.clock.monotonic();
-        self.change(|held| {
-            let since = held.failing.as_ref().map_or(now, |failing| failing.0);
-            held.failing = Some((since, error.to_string()));
-        });
+        self.change(|held| still_failing(&mut held.failing, now, error));
         self.totals.board.lock().retries += 1;
         true
     }

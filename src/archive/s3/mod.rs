@@ -43,6 +43,7 @@ use super::{ArchiveError, ArchiveStore, Listed, Put, Stat, check_key, check_pref
 use crate::digest::Digest;
 use crate::ops::clock::Clock;
 use crate::ops::retry::retry;
+use crate::ops::words::causes;
 
 /// The most keys that S3 puts on a page.
 const PAGE: usize = 1000;
@@ -258,15 +259,4 @@ fn whole_sha256(found: &HeadObjectOutput) -> Option<Digest> {
     }
     let bytes = STANDARD.decode(found.checksum_sha256()?).ok()?;
     bytes.try_into().ok().map(Digest)
-}
-
-/// The error and what caused it, in one line.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut words = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        words = format!("{words}: {inner}");
-        cause = inner.source();
-    }
-    words.replace('\n', " ")
 }

@@ -141,7 +141,11 @@ pub(in crate::cli) async fn archive_identity(
 }
 
 /// Refuses a place where there is no archive, though the state is one's: its disk is not there, or it is another bucket.
-async fn check_presence(archive: &OpenArchive, state: &State) -> Result<Option<ArchiveIdentity>, Failure> {
+/// Whose the state is, and which archive stands there.
+async fn check_presence(
+    archive: &OpenArchive,
+    state: &State,
+) -> Result<(Option<Uuid>, Option<ArchiveIdentity>), Failure> {
     match (state.bound().await?, identity::read(archive.store.as_ref()).await) {
         (Some(bound), Err(IdentityError::Absent)) => {
             let help =
@@ -152,14 +156,13 @@ async fn check_presence(archive: &OpenArchive, state: &State) -> Result<Option<A
             )))
         }
         // What is wrong with it is said by whoever needs it.
-        (_, found) => Ok(found.ok()),
+        (bound, found) => Ok((bound, found.ok())),
     }
 }
 
 /// Sees whether archive and state belong together, or may: where neither is there yet.
 pub(in crate::cli) async fn check_pair(archive: &OpenArchive, state: &State) -> Result<(), Failure> {
-    let found = check_presence(archive, state).await?;
-    match (state.bound().await?, found) {
+    match check_presence(archive, state).await? {
         (Some(bound), Some(found)) if bound != found.archive_id => Err(Failure::configuration(anyhow!(
             "{}: it is the archive {}, and {state} belong to {bound}",
             archive.place,

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::require_region;
 use crate::archive::ArchiveStore;
 use crate::aws::dynamodb::{CLAIM_PATIENCE, LEASE_PATIENCE, TableError, TableOptions, client, exists, prepare};
-use crate::aws::{check_credentials, sdk_config};
+use crate::aws::{check_credentials, dynamodb_client, sdk_config};
 use crate::cli::Failure;
 use crate::config::{Config, DynamodbConfig};
 use crate::dedupe::dynamodb::{ClaimsTable, DynamoClaims, Marker, table as claims_table};
@@ -64,10 +64,11 @@ impl DynamoState {
     pub(super) async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Self, Failure> {
         let settings = &config.state.dynamodb;
         let names = Names::of(settings);
-        let (leases, claims) = (client(settings, LEASE_PATIENCE).await, client(settings, CLAIM_PATIENCE).await);
-        require_region(leases.config().region(), "state.dynamodb", "the tables'")?;
+        let sdk = sdk_config(settings.access(), CLAIM_PATIENCE).await;
+        require_region(sdk.region(), "state.dynamodb", "the tables'")?;
         let refuse = |reason| Failure::configuration(anyhow!("state.dynamodb: {reason}"));
-        check_credentials(&sdk_config(settings.access(), CLAIM_PATIENCE).await).await.map_err(refuse)?;
+        check_credentials(&sdk).await.map_err(refuse)?;
+        let (leases, claims) = (client(settings, LEASE_PATIENCE).await, dynamodb_client(&sdk));
         let options = TableOptions {
             create: settings.create_tables,
             point_in_time_recovery: settings.point_in_time_recovery,

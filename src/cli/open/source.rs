@@ -13,7 +13,7 @@ use crate::aws::{Patience, check_credentials, kinesis_client, sdk_config};
 use crate::cli::Failure;
 use crate::config::{Config, KinesisConsumer, SourceChoice};
 use crate::lease::{LeaseRow, LeaseStore};
-use crate::ops::clock::Clock;
+use crate::ops::clock::{Clock, between};
 use crate::ops::memory::MemoryBudget;
 use crate::source::file::{FileOptions, FileSource};
 use crate::source::kinesis::{KinesisOptions, KinesisSource};
@@ -80,7 +80,7 @@ impl OpenSource {
         match self {
             Self::File(files) => Ok(Lag { bytes: files.lag(shard, &row.checkpoint)?, time: None }),
             Self::Kinesis(_) | Self::Pubsub(_) => {
-                let behind = |read: Timestamp| Duration::try_from(now.duration_since(read)).unwrap_or_default();
+                let behind = |read: Timestamp| between(read, now);
                 Ok(Lag { bytes: None, time: row.read_through.filter(|_| !row.ended).map(behind) })
             }
         }

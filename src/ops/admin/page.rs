@@ -11,11 +11,11 @@ use jiff::Timestamp;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::{Admin, Opened, Verified};
-use crate::archive::manifest::Counts;
 use crate::ops::clock::between;
 use crate::ops::health;
 use crate::ops::metrics::MOST_SHARDS;
 use crate::ops::words::{roughly, thousands};
+use crate::worker::Tally;
 use crate::worker::board::{Committed, HeldShard, SeenShard, Shown};
 
 /// How often it refreshes itself, in seconds.
@@ -31,8 +31,7 @@ pub(super) async fn page(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
         monotonic: admin.clock.monotonic(),
         started: admin.started,
         shown: admin.totals.board.shown(),
-        counts: admin.totals.committed().counts,
-        gaps: admin.totals.committed().gaps,
+        committed: admin.totals.committed(),
         verified: admin.last_verified(),
     };
     let headers = [(header::CONTENT_SECURITY_POLICY, POLICY), (header::CACHE_CONTROL, "no-store")];
@@ -45,8 +44,7 @@ struct PageMoment {
     monotonic: Duration,
     started: Timestamp,
     shown: Shown,
-    counts: Counts,
-    gaps: u64,
+    committed: Tally,
     verified: Option<Verified>,
 }
 
@@ -102,11 +100,11 @@ impl PageMoment {
             div.tiles {
                 (tile("shards read here", &self.shown.held.len().to_string(), ""))
                 (tile("most behind", &lag.map_or_else(|| "-".into(), roughly), ""))
-                (tile("archived", &thousands(self.counts.archived), ""))
-                (tile("duplicates", &thousands(self.counts.duplicates), ""))
-                (tile("rejected", &thousands(self.counts.rejected), warns(self.counts.rejected)))
-                (tile("conflicts", &thousands(self.counts.conflicts), warns(self.counts.conflicts)))
-                (tile("gaps", &self.gaps.to_string(), if self.gaps > 0 { "bad" } else { "" }))
+                (tile("archived", &thousands(self.committed.counts.archived), ""))
+                (tile("duplicates", &thousands(self.committed.counts.duplicates), ""))
+                (tile("rejected", &thousands(self.committed.counts.rejected), warns(self.committed.counts.rejected)))
+                (tile("conflicts", &thousands(self.committed.counts.conflicts), warns(self.committed.counts.conflicts)))
+                (tile("gaps", &self.committed.gaps.to_string(), if self.committed.gaps > 0 { "bad" } else { "" }))
                 (self.verification())
             }
         }

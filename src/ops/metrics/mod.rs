@@ -2,6 +2,7 @@
 
 mod table;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -169,7 +170,7 @@ fn seconds(time: Timestamp) -> f64 {
 
 /// Samples, gathered by the names of the table.
 #[derive(Default)]
-struct Scrape(Vec<(&'static str, Metric)>);
+struct Scrape(BTreeMap<&'static str, Vec<Metric>>);
 
 impl Scrape {
     /// The value of the series with these labels, in the table's order.
@@ -195,7 +196,7 @@ impl Scrape {
                 sample.set_gauge(gauge);
             }
         }
-        self.0.push((name, sample));
+        self.0.entry(name).or_default().push(sample);
     }
 
     fn observe(&mut self, name: &'static str, spread: &Spread) {
@@ -213,13 +214,12 @@ impl Scrape {
         histogram.set_sample_sum(spread.sum);
         let mut sample = Metric::default();
         sample.set_histogram(histogram);
-        self.0.push((name, sample));
+        self.0.entry(name).or_default().push(sample);
     }
 
-    fn render(self) -> String {
+    fn render(mut self) -> String {
         let families = METRICS.iter().filter_map(|metric| {
-            let samples: Vec<Metric> =
-                self.0.iter().filter(|(name, _)| *name == metric.name).map(|(_, sample)| sample.clone()).collect();
+            let samples = self.0.remove(metric.name)?;
             let mut family = MetricFamily::default();
             family.set_name(format!("auditlake_{}", metric.name));
             family.set_help(metric.help.to_owned());
@@ -229,7 +229,7 @@ impl Scrape {
                 Kind::Histogram => MetricType::HISTOGRAM,
             });
             family.set_metric(samples);
-            (!family.get_metric().is_empty()).then_some(family)
+            Some(family)
         });
         let mut text = Vec::new();
         TextEncoder::new().encode(&families.collect::<Vec<_>>(), &mut text).expect("memory takes all bytes");
@@ -239,7 +239,7 @@ impl Scrape {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
+    use std::collections::BTreeSet;
 
     use super::*;
     use crate::batch::Window;

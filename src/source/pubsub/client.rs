@@ -19,6 +19,7 @@ use jiff::Timestamp;
 
 use super::segment::Message;
 use super::subscriber::{Acknowledge, FlowControl, Received, Subscribe, Subscriber, Subscription, SubscriptionError};
+use crate::ops::words::causes;
 
 /// How long a look at the subscription may take.
 const LOOK_WITHIN: Duration = Duration::from_secs(15);
@@ -127,17 +128,6 @@ fn fault(name: &str, error: &Error) -> SubscriptionError {
         _ => return SubscriptionError::Unavailable(format!("{name}: {}", causes(error))),
     };
     SubscriptionError::Refused(format!("{name}: {}; {advice}", causes(error)))
-}
-
-/// The error and what caused it, in one line.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut words = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        words = format!("{words}: {inner}");
-        cause = inner.source();
-    }
-    words.replace('\n', " ")
 }
 
 struct Stream {
