@@ -269,6 +269,17 @@ fn a_child_that_nobody_has_begun_keeps_its_parents_row() {
     assert_eq!(world.plan("me").forget, [id("p")]);
 }
 
+/// Who slept may plan by a list from before the split, and see the rows of those who know better: not of all children, for
+/// one of them may have none.
+#[test]
+fn a_parent_whose_children_are_not_listed_yet_keeps_its_row() {
+    let mut world = world(&["p", "a:p", "b:p"]);
+    world.ended("p").moved_on("a");
+    world.rows.remove(&id("b"));
+    world.listed.truncate(1);
+    assert_eq!(world.plan("me").forget, []);
+}
+
 /// Another worker may have made the child's row, by a listing that did not know its parents.
 #[test]
 fn a_parent_that_the_childs_row_does_not_name_keeps_its_row() {
