@@ -198,8 +198,8 @@ impl<'a> Fields<'a> {
         let repeats = members.may_repeat && note_repeats(&members.list, notes);
         let mut collected = Self { known: Default::default(), unknown: Vec::new(), any_known: false, repeats };
         for member in &members.list {
-            // A key spelled with escapes is the key it spells.
-            let name = member.name();
+            // A key spelled with escapes is the key it spells; where none may come twice, none is.
+            let name = if members.may_repeat { member.name() } else { Cow::Borrowed(member.key) };
             match Field::of(&name) {
                 Some((field, camel)) => {
                     collected.any_known = true;

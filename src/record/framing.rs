@@ -15,7 +15,7 @@ use std::ops::Range;
 
 use super::RejectReason;
 use super::fields::is_known_key;
-use super::scan::{self, Members, Stop};
+use super::scan::{self, Key, Members, Stop};
 use super::unpack::Unpacked;
 
 /// One thing that stands in a payload.
@@ -461,8 +461,8 @@ fn page_member(text: &[u8], mut at: usize) -> Result<Closing, Stop> {
         if at >= text.len() {
             return Err(Stop::Incomplete);
         }
-        let (key_end, value) = scan::key(text, at)?;
-        let key = &text[at + 1..key_end - 1];
+        let Key { end, value, .. } = scan::key(text, at)?;
+        let key = &text[at + 1..end - 1];
         if key == b"logs" && text.get(value) == Some(&b'[') {
             return Ok(Closing::More(value + 1));
         }

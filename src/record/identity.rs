@@ -2,7 +2,6 @@
 //! computed may never change for an archive.
 
 use std::fmt;
-use std::hash::Hasher as _;
 
 use sha2::{Digest as _, Sha256};
 use siphasher::sip::SipHasher13;
@@ -38,12 +37,13 @@ impl IdentityKey {
     /// and the seconds; for every text one byte 0, or 1, its length in bytes and the bytes; numbers are eight bytes,
     /// little-endian. `details` is 0 where there are none, else the hash of what they say (`semantic.rs`).
     pub fn core(&self, fields: &CoreFields<'_>) -> Core {
-        let mut hasher = SipHasher13::new_with_key(&self.0);
+        // Hashed in one piece: the hasher is slow at beginning and ending.
+        let mut spelled = Vec::with_capacity(256);
         match fields.emit_time {
-            None => hasher.write(&[0]),
+            None => spelled.push(0),
             Some(second) => {
-                hasher.write(&[1]);
-                hasher.write(&second.to_le_bytes());
+                spelled.push(1);
+                spelled.extend_from_slice(&second.to_le_bytes());
             }
         }
         let texts = [
@@ -58,16 +58,16 @@ impl IdentityKey {
         ];
         for text in texts {
             match text {
-                None => hasher.write(&[0]),
+                None => spelled.push(0),
                 Some(text) => {
-                    hasher.write(&[1]);
-                    hasher.write(&(text.len() as u64).to_le_bytes());
-                    hasher.write(text.as_bytes());
+                    spelled.push(1);
+                    spelled.extend_from_slice(&(text.len() as u64).to_le_bytes());
+                    spelled.extend_from_slice(text.as_bytes());
                 }
             }
         }
         Core {
-            base: hasher.finish(),
+            base: SipHasher13::new_with_key(&self.0).hash(&spelled),
             details_source: fields.details_source,
             details: fields.details.map_or(0, |details| semantic::hash(details, &self.0)),
         }

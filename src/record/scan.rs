@@ -33,7 +33,7 @@ impl<'a> Member<'a> {
 }
 
 /// As many levels as `serde_json` allows.
-const MAX_DEPTH: u32 = 127;
+pub(super) const MAX_DEPTH: u32 = 127;
 
 /// The white space of JSON.
 #[inline]
@@ -119,7 +119,7 @@ fn value_in<K: KeyLog>(text: &[u8], start: usize, nest: &mut Nest<K>) -> Result<
     loop {
         at = match text.get(at) {
             None => return Err(Stop::Incomplete),
-            Some(b'"') => string(text, at)?,
+            Some(b'"') => string(text, at)?.0,
             Some(b'{') => {
                 nest.open(true)?;
                 let (first, byte) = next(text, at + 1)?;
@@ -179,8 +179,8 @@ impl<K: KeyLog> Nest<K> {
     /// The end of the key at `at`, and where its value begins.
     #[inline]
     fn key(&mut self, text: &[u8], at: usize) -> Result<(usize, usize), Stop> {
-        let (end, value) = key(text, at)?;
-        self.keys.add(self.depth, &text[at + 1..end - 1]);
+        let Key { end, value, escaped } = key(text, at)?;
+        self.keys.add(self.depth, &text[at + 1..end - 1], escaped);
         Ok((end, value))
     }
 
@@ -213,8 +213,8 @@ trait KeyLog: Default {
     fn open(&mut self, depth: u32);
     /// And closed.
     fn close(&mut self, depth: u32);
-    /// A key of the innermost of so many.
-    fn add(&mut self, depth: u32, key: &[u8]);
+    /// A key of the innermost of so many, and whether it has escapes.
+    fn add(&mut self, depth: u32, key: &[u8], escaped: bool);
 }
 
 /// Nothing.
@@ -224,7 +224,7 @@ impl KeyLog for () {
     #[inline]
     fn close(&mut self, _: u32) {}
     #[inline]
-    fn add(&mut self, _: u32, _: &[u8]) {}
+    fn add(&mut self, _: u32, _: &[u8], _: bool) {}
 }
 
 /// Their hashes, to notice a key that comes twice (N13).
@@ -254,11 +254,11 @@ impl KeyLog for Keys {
     }
 
     #[inline]
-    fn add(&mut self, depth: u32, key: &[u8]) {
+    fn add(&mut self, depth: u32, key: &[u8], escaped: bool) {
         let start = usize::from(self.starts[depth as usize - 1]);
         let hash = key_hash(key);
         // An escape can spell a key in another way: the exact search knows.
-        let mut repeated = memchr::memchr(b'\\', key).is_some();
+        let mut repeated = escaped;
         for known in &self.hashes[start..self.count] {
             repeated |= *known == hash;
         }
@@ -292,29 +292,40 @@ pub(super) fn key_hash(key: &[u8]) -> u32 {
     ((first.wrapping_mul(ODD).rotate_left(29) ^ last ^ key.len() as u64).wrapping_mul(ODD) >> 32) as u32
 }
 
-/// The end of the key whose quote is at `at`, and where its value begins.
+/// The key of an object's member.
+pub(super) struct Key {
+    /// Behind its closing quote.
+    pub(super) end: usize,
+    /// Where its value begins.
+    pub(super) value: usize,
+    /// Whether it has escapes.
+    pub(super) escaped: bool,
+}
+
+/// The key whose quote is at `at`.
 #[inline]
-pub(super) fn key(text: &[u8], at: usize) -> Result<(usize, usize), Stop> {
+pub(super) fn key(text: &[u8], at: usize) -> Result<Key, Stop> {
     if text[at] != b'"' {
         return Err(Stop::Invalid);
     }
-    let end = string(text, at)?;
+    let (end, escaped) = string(text, at)?;
     match next(text, end)? {
-        (colon, b':') => Ok((end, next(text, colon + 1)?.0)),
+        (colon, b':') => Ok(Key { end, value: next(text, colon + 1)?.0, escaped }),
         _ => Err(Stop::Invalid),
     }
 }
 
-/// The end of the string whose opening quote is at `at`.
+/// The end of the string whose opening quote is at `at`, and whether it has escapes.
 #[inline]
-pub(super) fn string(text: &[u8], at: usize) -> Result<usize, Stop> {
+pub(super) fn string(text: &[u8], at: usize) -> Result<(usize, bool), Stop> {
     let mut at = at + 1;
+    let mut escaped = false;
     loop {
         at += plain(&text[at..]);
         match text.get(at) {
             None => return Err(Stop::Incomplete),
-            Some(b'"') => return Ok(at + 1),
-            Some(b'\\') => at = escape(text, at)?,
+            Some(b'"') => return Ok((at + 1, escaped)),
+            Some(b'\\') => (at, escaped) = (escape(text, at)?, true),
             Some(_) => return Err(Stop::Invalid),
         }
     }
@@ -434,7 +445,8 @@ fn digits(text: &[u8], at: usize) -> Result<usize, Stop> {
 /// The characters that a string's inside spells; borrowed where there are no escapes.
 #[inline]
 pub(super) fn unescape(inside: &str) -> Cow<'_, str> {
-    if memchr::memchr(b'\\', inside.as_bytes()).is_none() {
+    // Nearly all are too short for a call of `memchr` to pay.
+    if plain(inside.as_bytes()) == inside.len() {
         return Cow::Borrowed(inside);
     }
     // The scanner has checked every escape; what is no string after all stays as it is.

@@ -14,6 +14,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::hash::Hasher as _;
+use std::io::Write as _;
 
 use siphasher::sip::SipHasher13;
 
@@ -22,13 +23,12 @@ use super::scan::{self, Stop};
 /// The hash of the JSON value `json` under a key.
 pub(super) fn hash(json: &str, key: &[u8; 16]) -> u64 {
     let json = json.trim_matches([' ', '\n', '\r', '\t']);
-    let mut reader = Reader { text: json, at: 0, key, members: Vec::new() };
-    if scan::is_value(json)
-        && let Ok(hash) = reader.value()
-    {
-        return hash;
+    let sip = SipHasher13::new_with_key(key);
+    let mut reader = Reader { text: json, at: 0, depth: 0, sip, members: Vec::new(), spelled: Vec::with_capacity(128) };
+    match reader.value() {
+        Ok(hash) if reader.at == json.len() => hash,
+        _ => reader.tagged(b'x', json.as_bytes()),
     }
-    tagged(b'x', json.as_bytes(), key)
 }
 
 /// JSON that equals what says the same.
@@ -41,13 +41,17 @@ impl PartialEq for SameJson<'_> {
     }
 }
 
-/// Reads a valid value from front to back, once.
+/// Reads a value from front to back, once.
 struct Reader<'a> {
     text: &'a str,
     at: usize,
-    key: &'a [u8; 16],
+    /// How many containers are open.
+    depth: u32,
+    sip: SipHasher13,
     /// The members of the objects that are open.
     members: Vec<Hashed<'a>>,
+    /// What is to be hashed; kept for its capacity. Hashed in one piece, since the hasher is slow at beginning and ending.
+    spelled: Vec<u8>,
 }
 
 /// A member of an object.
@@ -63,77 +67,124 @@ impl Reader<'_> {
         let bytes = self.text.as_bytes();
         let start = self.at;
         match bytes.get(start) {
-            Some(b'{') => self.object(),
-            Some(b'[') => self.array(),
+            Some(b'{') => self.inside(Self::object),
+            Some(b'[') => self.inside(Self::array),
             Some(b'"') => {
-                self.at = scan::string(bytes, start)?;
-                let characters = scan::unescape(&self.text[start + 1..self.at - 1]);
-                Ok(tagged(b's', characters.as_bytes(), self.key))
+                let (end, escaped) = scan::string(bytes, start)?;
+                self.at = end;
+                let characters = characters(&self.text[start + 1..end - 1], escaped);
+                Ok(self.tagged(b's', characters.as_bytes()))
             }
             Some(_) => {
                 self.at = scan::value(bytes, start)?;
                 Ok(match bytes[start] {
-                    letter @ (b'n' | b't' | b'f') => tagged(letter, b"", self.key),
-                    _ => number(&self.text[start..self.at], self.key),
+                    letter @ (b'n' | b't' | b'f') => self.tagged(letter, b""),
+                    _ => self.number(start),
                 })
             }
             None => Err(Stop::Incomplete),
         }
     }
 
-    /// Passes an opening or a comma; whether the container goes on.
-    fn goes_on(&mut self) -> bool {
+    /// Reads a container, if it is not too deep to be JSON.
+    fn inside(&mut self, read: impl FnOnce(&mut Self) -> Result<u64, Stop>) -> Result<u64, Stop> {
+        if self.depth == scan::MAX_DEPTH {
+            return Err(Stop::Invalid);
+        }
+        self.depth += 1;
+        self.at += 1;
+        let hash = read(self)?;
+        self.depth -= 1;
+        Ok(hash)
+    }
+
+    /// Passes what stands before an element, a comma behind the one before it; whether there is one, or the end.
+    fn goes_on(&mut self, is_first: bool, end: u8) -> Result<bool, Stop> {
         let bytes = self.text.as_bytes();
         self.at = scan::skip_blank(bytes, self.at);
-        if bytes.get(self.at) == Some(&b',') {
-            self.at = scan::skip_blank(bytes, self.at + 1);
+        match bytes.get(self.at) {
+            Some(byte) if *byte == end => {
+                self.at += 1;
+                Ok(false)
+            }
+            Some(_) if is_first => Ok(true),
+            Some(b',') => {
+                self.at = scan::skip_blank(bytes, self.at + 1);
+                Ok(true)
+            }
+            Some(_) => Err(Stop::Invalid),
+            None => Err(Stop::Incomplete),
         }
-        let ends = matches!(bytes.get(self.at), None | Some(b'}' | b']'));
-        self.at += usize::from(ends);
-        !ends
     }
 
     fn object(&mut self) -> Result<u64, Stop> {
         let first = self.members.len();
-        self.at += 1;
-        while self.goes_on() {
-            let (name_end, value) = scan::key(self.text.as_bytes(), self.at)?;
-            let name = scan::unescape(&self.text[self.at + 1..name_end - 1]);
-            self.at = value;
-            let value = self.value()?;
-            let mut hasher = SipHasher13::new_with_key(self.key);
-            hasher.write(b"m");
-            hasher.write(&(name.len() as u64).to_le_bytes());
-            hasher.write(name.as_bytes());
-            hasher.write(&value.to_le_bytes());
-            let name_hash = scan::key_hash(name.as_bytes());
-            self.members.push(Hashed { name, name_hash, hash: hasher.finish() });
+        let mut is_first = true;
+        while self.goes_on(is_first, b'}')? {
+            is_first = false;
+            if self.at == self.text.len() {
+                return Err(Stop::Incomplete);
+            }
+            let key = scan::key(self.text.as_bytes(), self.at)?;
+            let name = characters(&self.text[self.at + 1..key.end - 1], key.escaped);
+            self.at = key.value;
+            let value = self.value()?.to_le_bytes();
+            let length = (name.len() as u64).to_le_bytes();
+            let hash = self.hash_of([b"m", &length, name.as_bytes(), &value]);
+            self.members.push(Hashed { name_hash: scan::key_hash(name.as_bytes()), name, hash });
         }
         let (sum, count) = sum_of(&self.members[first..]);
         self.members.truncate(first);
-        let mut hasher = SipHasher13::new_with_key(self.key);
-        hasher.write(b"o");
-        hasher.write(&sum.to_le_bytes());
-        hasher.write(&count.to_le_bytes());
-        Ok(hasher.finish())
+        Ok(self.hash_of([b"o", &sum.to_le_bytes(), &count.to_le_bytes()]))
     }
 
     fn array(&mut self) -> Result<u64, Stop> {
-        let mut hasher = SipHasher13::new_with_key(self.key);
+        let mut hasher = self.sip;
         hasher.write(b"a");
-        self.at += 1;
-        while self.goes_on() {
+        let mut is_first = true;
+        while self.goes_on(is_first, b']')? {
+            is_first = false;
             hasher.write(&self.value()?.to_le_bytes());
         }
         Ok(hasher.finish())
     }
+
+    fn number(&mut self, start: usize) -> u64 {
+        let json = &self.text[start..self.at];
+        let (sign, unsigned) = json.strip_prefix('-').map_or(("", json), |rest| ("-", rest));
+        let (mantissa, exponent) = unsigned.split_once(['e', 'E']).unwrap_or((unsigned, "0"));
+        let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+        let digits: Cow<'_, str> = if fraction.is_empty() { whole.into() } else { [whole, fraction].concat().into() };
+        let significant = digits.trim_start_matches('0');
+        let leading = (digits.len() - significant.len()) as u64;
+        let significant = significant.trim_end_matches('0');
+        if significant.is_empty() {
+            return self.tagged(b'd', b"0");
+        }
+        let exponent =
+            saturating(exponent).saturating_add_unsigned(whole.len() as u64).saturating_sub_unsigned(leading);
+        let mut spelled = std::mem::take(&mut self.spelled);
+        spelled.clear();
+        let written = write!(spelled, "d{sign}{significant}e{exponent}");
+        debug_assert!(written.is_ok(), "a vector takes all that is written");
+        self.spelled = spelled;
+        self.sip.hash(&self.spelled)
+    }
+
+    fn tagged(&mut self, tag: u8, bytes: &[u8]) -> u64 {
+        self.hash_of([&[tag], bytes])
+    }
+
+    fn hash_of<const N: usize>(&mut self, parts: [&[u8]; N]) -> u64 {
+        self.spelled.clear();
+        parts.iter().for_each(|part| self.spelled.extend_from_slice(part));
+        self.sip.hash(&self.spelled)
+    }
 }
 
-fn tagged(tag: u8, bytes: &[u8], key: &[u8; 16]) -> u64 {
-    let mut hasher = SipHasher13::new_with_key(key);
-    hasher.write(&[tag]);
-    hasher.write(bytes);
-    hasher.finish()
+/// The characters that a string's inside spells.
+fn characters(inside: &str, escaped: bool) -> Cow<'_, str> {
+    if escaped { scan::unescape(inside) } else { Cow::Borrowed(inside) }
 }
 
 /// The sum of an object's members and their count; of members with one name the last counts.
@@ -155,22 +206,6 @@ fn sum_of(members: &[Hashed<'_>]) -> (u64, u64) {
 
 /// Up to so many members each is compared with each.
 const FEW: usize = 32;
-
-fn number(json: &str, key: &[u8; 16]) -> u64 {
-    let (sign, unsigned) = json.strip_prefix('-').map_or(("", json), |rest| ("-", rest));
-    let (mantissa, exponent) = unsigned.split_once(['e', 'E']).unwrap_or((unsigned, "0"));
-    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    let digits = [whole, fraction].concat();
-    let significant = digits.trim_start_matches('0');
-    let length = significant.len();
-    let significant = significant.trim_end_matches('0');
-    if significant.is_empty() {
-        return tagged(b'd', b"0", key);
-    }
-    let leading = (digits.len() - length) as u64;
-    let exponent = saturating(exponent).saturating_add_unsigned(whole.len() as u64).saturating_sub_unsigned(leading);
-    tagged(b'd', format!("{sign}{significant}e{exponent}").as_bytes(), key)
-}
 
 /// An exponent; those beyond 64 bits are as good as infinite.
 fn saturating(exponent: &str) -> i64 {
