@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use rayon::prelude::*;
+
 use super::keys::{object_key, rejected_key, rejected_partition, write_partition_path};
 use super::object::Settings;
 use super::reject::write_reject;
@@ -44,9 +46,24 @@ pub struct BatchEncoder {
     settings: Settings,
     events: BTreeMap<String, Events>,
     rejects: BTreeMap<String, Rejects>,
-    encoded_bytes: u64,
-    memory_bytes: u64,
+    sizes: Sizes,
     path: String,
+}
+
+/// What all partitions' objects come to, in bytes.
+#[derive(Default)]
+struct Sizes {
+    encoded: u64,
+    memory: u64,
+}
+
+impl Sizes {
+    fn update(&mut self, events: &mut Events) {
+        let (encoded, memory) = (events.object.encoded_bytes(), events.object.memory_bytes());
+        self.encoded = self.encoded - events.encoded_bytes + encoded;
+        self.memory = self.memory - events.memory_bytes + memory;
+        (events.encoded_bytes, events.memory_bytes) = (encoded, memory);
+    }
 }
 
 /// A partition's object and what it last told about itself.
@@ -69,23 +86,29 @@ impl BatchEncoder {
             settings: Settings::new(layout)?,
             events: BTreeMap::new(),
             rejects: BTreeMap::new(),
-            encoded_bytes: 0,
-            memory_bytes: 0,
+            sizes: Sizes::default(),
             path: String::new(),
         })
     }
 
-    /// Takes one row. Rows of a partition stay in the order in which they come.
-    pub fn append(&mut self, row: &Row<'_>) -> Result<(), EncodeError> {
+    /// Takes one row. Rows of a partition stay in the order in which they come. Most of the work is left to
+    /// [`BatchEncoder::encode`].
+    pub fn append(&mut self, row: &Row<'_>) {
         write_partition_path(&mut self.path, row, &self.settings.layout);
         let events = partition(&mut self.events, &self.path, &self.settings);
-        events.object.append(row)?;
+        events.object.append(row);
         // Only this partition has changed: with hundreds open, asking all of them for each row would cost more than
         // the encoding.
-        let (encoded, memory) = (events.object.encoded_bytes(), events.object.memory_bytes());
-        self.encoded_bytes = self.encoded_bytes - events.encoded_bytes + encoded;
-        self.memory_bytes = self.memory_bytes - events.memory_bytes + memory;
-        (events.encoded_bytes, events.memory_bytes) = (encoded, memory);
+        self.sizes.update(events);
+    }
+
+    /// Encodes the rows that have come, on as many threads as there are. When it is called changes no byte; who never
+    /// calls it holds all rows in memory.
+    pub fn encode(&mut self) -> Result<(), EncodeError> {
+        let mut waiting: Vec<&mut Events> =
+            self.events.values_mut().filter(|events| events.object.has_waiting()).collect();
+        waiting.par_iter_mut().with_max_len(1).try_for_each(|events| events.object.encode())?;
+        waiting.into_iter().for_each(|events| self.sizes.update(events));
         Ok(())
     }
 
@@ -103,22 +126,24 @@ impl BatchEncoder {
 
     /// What all objects would come to, in bytes, if they ended now.
     pub fn encoded_bytes(&self) -> u64 {
-        self.encoded_bytes + self.rejects.values().map(|rejects| rejects.lines.len() as u64).sum::<u64>()
+        self.sizes.encoded + self.rejects.values().map(|rejects| rejects.lines.len() as u64).sum::<u64>()
     }
 
     /// What all objects hold on the heap, in bytes. The caller cuts the batch before it passes its budget.
     pub fn memory_bytes(&self) -> u64 {
-        self.memory_bytes + self.rejects.values().map(|rejects| rejects.lines.capacity() as u64).sum::<u64>()
+        self.sizes.memory + self.rejects.values().map(|rejects| rejects.lines.capacity() as u64).sum::<u64>()
     }
 
     /// The objects, in the order of their keys.
     pub fn finish(self, window: &Window, shard: &ShardId, batch_seq: u64) -> Result<Vec<FinishedObject>, EncodeError> {
         let layout = &self.settings.layout;
-        let mut objects = Vec::with_capacity(self.events.len() + self.rejects.len());
-        for (partition, events) in self.events {
+        let finish = |(partition, events): (String, Events)| {
             let key = object_key(&partition, window, shard, batch_seq, layout);
-            objects.push(finished(key, ObjectKind::Events, events.object.finish()?));
-        }
+            Ok(finished(key, ObjectKind::Events, events.object.finish()?))
+        };
+        let events: Vec<_> = self.events.into_iter().collect();
+        let events = events.into_par_iter().with_max_len(1).map(finish);
+        let mut objects = events.collect::<Result<Vec<_>, EncodeError>>()?;
         for (partition, Rejects { lines, rows }) in self.rejects {
             let object = EncodedObject { bytes: lines.into(), rows, min_emit_time: None, max_emit_time: None };
             objects.push(finished(rejected_key(&partition, window, shard, batch_seq), ObjectKind::Rejected, object));

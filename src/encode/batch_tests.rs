@@ -15,7 +15,7 @@ fn window() -> Window {
 fn finish<'a>(samples: impl IntoIterator<Item = &'a Sample>, layout: &Layout) -> Vec<FinishedObject> {
     let mut batch = BatchEncoder::new(layout).unwrap();
     for sample in samples {
-        batch.append(&sample.row()).unwrap();
+        batch.append(&sample.row());
     }
     batch.finish(&window(), &ShardId::new("s"), 3).unwrap()
 }
@@ -96,6 +96,39 @@ fn a_batch_of_nothing_has_no_objects() {
     assert!(finish(&[], &layout()).is_empty());
 }
 
+/// Rows that are encoded at other moments, by other numbers of threads.
+#[test]
+fn who_encodes_and_when_changes_no_byte() {
+    let samples = spread(9_000, 2);
+    let formats = [
+        (Format::Parquet, Compression::Zstd),
+        (Format::Ndjson, Compression::Zstd),
+        (Format::Ndjson, Compression::None),
+    ];
+    for (format, compression) in formats {
+        let layout = Layout { format, compression, ..layout() };
+        let expected = finish(&samples, &layout);
+        for (threads, every) in [(1, 1), (2, 700), (3, 5_000), (8, 100)] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let objects = pool.install(|| {
+                let mut batch = BatchEncoder::new(&layout).unwrap();
+                for (index, sample) in samples.iter().enumerate() {
+                    batch.append(&sample.row());
+                    if index % every == 0 {
+                        batch.encode().unwrap();
+                    }
+                }
+                batch.finish(&window(), &ShardId::new("s"), 3).unwrap()
+            });
+            for (object, expected) in objects.iter().zip(&expected) {
+                let same = object.object.bytes == expected.object.bytes && object.key == expected.key;
+                assert!(same, "{format:?} {compression:?}, {threads} threads, every {every} rows");
+            }
+            assert_eq!(objects.len(), expected.len());
+        }
+    }
+}
+
 /// SCENARIOS 27: `max_bytes` means encoded bytes, within 20 %.
 #[test]
 fn encoded_bytes_are_within_a_fifth_of_the_final_size_from_a_thousand_rows_on() {
@@ -120,8 +153,9 @@ fn encoded_bytes_are_within_a_fifth_of_the_final_size_from_a_thousand_rows_on() 
             }
             let mut object = ObjectEncoder::new(&layout).unwrap();
             for sample in generate(count) {
-                object.append(&sample.row()).unwrap();
+                object.append(&sample.row());
             }
+            object.encode().unwrap();
             let estimate = object.encoded_bytes() as f64;
             let size = object.finish().unwrap().bytes.len() as f64;
             let off = (estimate - size) / size;
@@ -143,7 +177,8 @@ fn four_hundred_idle_partitions_hold_little_and_say_how_much() {
     for format in [Format::Parquet, Format::Ndjson] {
         let mut batch = BatchEncoder::new(&Layout { format, ..layout() }).unwrap();
         for sample in spread(4_000, 400) {
-            batch.append(&sample.row()).unwrap();
+            batch.append(&sample.row());
+            batch.encode().unwrap();
         }
         let memory = batch.memory_bytes();
         println!("{format:?}: {memory} bytes");
@@ -161,7 +196,8 @@ fn memory_of_one_large_object_stays_near_its_encoded_size() {
     let mut batch = BatchEncoder::new(&layout()).unwrap();
     let mut most = 0;
     for sample in generate(40_000) {
-        batch.append(&sample.row()).unwrap();
+        batch.append(&sample.row());
+        batch.encode().unwrap();
         most = most.max(batch.memory_bytes());
     }
     println!("{most} for {}", batch.encoded_bytes());

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow_array::ArrayRef;
 use arrow_array::builder::{ArrayBuilder, Int32Builder, ListBuilder, StringBuilder, TimestampMicrosecondBuilder};
 
-use super::schema::{self, COLUMN_COUNT, COLUMNS, ColumnType, Value};
+use super::schema::{self, COLUMN_COUNT, COLUMNS, Column, ColumnType, Value};
 use super::time_text::floor_micros;
 use super::{Layout, Row};
 
@@ -16,10 +16,13 @@ pub(super) const CHUNK_BYTES: u64 = 1 << 20;
 
 /// The rows of an object that no column writer has seen.
 pub(super) struct Chunk {
+    /// None before the first row: an idle partition holds nothing.
     columns: Vec<Builder>,
     plain: [u64; COLUMN_COUNT],
     total: u64,
     rows: u64,
+    /// What the chunk before this one came to, which this one will come to as well.
+    before: Option<(u64, [u64; COLUMN_COUNT])>,
     position: String,
 }
 
@@ -39,12 +42,22 @@ enum Builder {
 
 impl Default for Chunk {
     fn default() -> Self {
-        let columns = COLUMNS.iter().enumerate().map(|(index, column)| Builder::new(column.kind, index)).collect();
-        Self { columns, plain: [0; COLUMN_COUNT], total: 0, rows: 0, position: String::new() }
+        Self::after(None)
+    }
+}
+
+impl Finished {
+    /// All of its plain bytes.
+    pub(super) fn plain_bytes(&self) -> u64 {
+        self.plain.iter().sum()
     }
 }
 
 impl Chunk {
+    fn after(before: Option<(u64, [u64; COLUMN_COUNT])>) -> Self {
+        Self { columns: Vec::new(), plain: [0; COLUMN_COUNT], total: 0, rows: 0, before, position: String::new() }
+    }
+
     pub(super) fn rows(&self) -> u64 {
         self.rows
     }
@@ -54,6 +67,11 @@ impl Chunk {
     }
 
     pub(super) fn append(&mut self, row: &Row<'_>, layout: &Layout) {
+        if self.columns.is_empty() {
+            let (rows, plain) = self.before.unwrap_or_default();
+            let builder = |(index, column): (usize, &Column)| Builder::new(column.kind, index, rows, plain[index]);
+            self.columns = COLUMNS.iter().enumerate().map(builder).collect();
+        }
         let values = schema::values(row, layout, &mut self.position);
         for ((builder, plain), value) in self.columns.iter_mut().zip(&mut self.plain).zip(values) {
             let bytes = value.plain_bytes();
@@ -66,27 +84,31 @@ impl Chunk {
 
     /// The rows so far; the chunk is empty after it, and gives its memory back.
     pub(super) fn finish(&mut self) -> Finished {
-        let full = std::mem::take(self);
+        let before = Some((self.rows, self.plain));
+        let full = std::mem::replace(self, Self::after(before));
         let arrays = full.columns.into_iter().map(Builder::finish).collect();
         Finished { arrays, plain: full.plain, rows: full.rows }
     }
 
     /// Builders double as they grow, so they may hold twice what is in them.
     pub(super) fn memory_bytes(&self) -> u64 {
-        2 * self.total + (COLUMN_COUNT * size_of::<Builder>()) as u64
+        let begun = self.before.filter(|_| self.rows > 0).map_or(0, |(_, plain)| plain.iter().sum());
+        begun.max(2 * self.total) + (COLUMN_COUNT * size_of::<Builder>()) as u64
     }
 }
 
 impl Builder {
-    fn new(kind: ColumnType, index: usize) -> Self {
+    /// With room for so many rows of so many plain bytes in all.
+    fn new(kind: ColumnType, index: usize, rows: u64, plain: u64) -> Self {
+        let (rows, bytes) = (rows as usize, plain as usize);
         match kind {
-            ColumnType::Int => Self::Int(Int32Builder::with_capacity(0)),
-            ColumnType::Text | ColumnType::Json => Self::Text(StringBuilder::with_capacity(0, 0)),
+            ColumnType::Int => Self::Int(Int32Builder::with_capacity(rows)),
+            ColumnType::Text | ColumnType::Json => Self::Text(StringBuilder::with_capacity(rows, bytes)),
             ColumnType::TextList => {
-                let items = ListBuilder::with_capacity(StringBuilder::with_capacity(0, 0), 0);
+                let items = ListBuilder::with_capacity(StringBuilder::with_capacity(rows, bytes), rows);
                 Self::TextList(items.with_field(schema::element_field(index)))
             }
-            ColumnType::Time => Self::Time(TimestampMicrosecondBuilder::with_capacity(0).with_timezone("UTC")),
+            ColumnType::Time => Self::Time(TimestampMicrosecondBuilder::with_capacity(rows).with_timezone("UTC")),
         }
     }
 

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 use std::io::Write;
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 
 use flate2::{GzBuilder, write::GzEncoder};
@@ -13,7 +13,7 @@ use super::schema::{self, COLUMNS, Value};
 use super::time_text::write_rfc3339;
 use super::{Compression, EncodeError, Layout, Row, whole_bytes};
 
-/// Text gathers up to here before it is compressed: a partition of a few rows holds no compressor.
+/// Text gathers up to here before it may be compressed: a partition of a few rows holds no compressor.
 const HELD_BYTES: usize = 256 << 10;
 /// What text comes to before any has been compressed.
 const FIRST_GUESS: f64 = 0.15;
@@ -23,6 +23,8 @@ pub(super) struct JsonEncoder {
     layout: Arc<Layout>,
     /// Lines that the compressor has not seen; without compression, all of them.
     held: Vec<u8>,
+    /// Where the pieces of them end that are full.
+    full: Vec<usize>,
     compressor: Option<Compressor>,
     /// How much text the compressor has seen.
     fed: u64,
@@ -60,15 +62,31 @@ pub(super) fn check(layout: &Layout) -> Result<(), EncodeError> {
 
 impl JsonEncoder {
     pub(super) fn new(layout: Arc<Layout>) -> Self {
-        Self { layout, held: Vec::new(), compressor: None, fed: 0, position: String::new() }
+        Self { layout, held: Vec::new(), full: Vec::new(), compressor: None, fed: 0, position: String::new() }
     }
 
-    /// Takes one row.
-    pub(super) fn append(&mut self, row: &Row<'_>) -> Result<(), EncodeError> {
+    /// Takes one row, without compressing anything.
+    pub(super) fn append(&mut self, row: &Row<'_>) {
         write_row(&mut self.held, row, &self.layout, &mut self.position);
-        if self.layout.compression != Compression::None && self.held.len() >= HELD_BYTES {
-            self.compress_held()?;
+        let begun = self.held.len() - self.full.last().unwrap_or(&0);
+        if self.layout.compression != Compression::None && begun >= HELD_BYTES {
+            self.full.push(self.held.len());
         }
+    }
+
+    /// Whether full pieces wait to be compressed.
+    pub(super) fn has_waiting(&self) -> bool {
+        !self.full.is_empty()
+    }
+
+    /// Compresses the pieces that are full.
+    pub(super) fn encode(&mut self) -> Result<(), EncodeError> {
+        let mut begin = 0;
+        for end in std::mem::take(&mut self.full) {
+            self.compress(begin..end)?;
+            begin = end;
+        }
+        self.held.drain(..begin);
         Ok(())
     }
 
@@ -95,22 +113,22 @@ impl JsonEncoder {
         if self.layout.compression == Compression::None {
             return Ok(self.held);
         }
-        self.compress_held()?;
-        let compressor = self.compressor.take().expect("compress_held opens it");
+        self.encode()?;
+        self.compress(0..self.held.len())?;
+        let compressor = self.compressor.take().expect("it was opened to compress");
         Ok(match compressor {
             Compressor::Gzip(encoder) => encoder.finish()?,
             Compressor::Zstd(encoder) => encoder.finish()?,
         })
     }
 
-    fn compress_held(&mut self) -> Result<(), EncodeError> {
+    fn compress(&mut self, piece: Range<usize>) -> Result<(), EncodeError> {
         let compressor = match &mut self.compressor {
             Some(compressor) => compressor,
             slot => slot.insert(Compressor::new(&self.layout)?),
         };
-        compressor.write(&self.held)?;
-        self.fed += self.held.len() as u64;
-        self.held.clear();
+        self.fed += piece.len() as u64;
+        compressor.write(&self.held[piece])?;
         Ok(())
     }
 }

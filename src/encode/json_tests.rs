@@ -9,7 +9,7 @@ fn ndjson(compression: Compression) -> Layout {
 fn encode(samples: &[Sample], layout: &Layout) -> Vec<u8> {
     let mut object = ObjectEncoder::new(layout).unwrap();
     for sample in samples {
-        object.append(&sample.row()).unwrap();
+        object.append(&sample.row());
     }
     object.finish().unwrap().bytes.to_vec()
 }

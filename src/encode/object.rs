@@ -68,18 +68,33 @@ impl ObjectEncoder {
         Self { format, rows: 0, emit_times: None }
     }
 
-    /// Takes one row.
-    pub fn append(&mut self, row: &Row<'_>) -> Result<(), EncodeError> {
+    /// Takes one row. Most of the work is left to [`ObjectEncoder::encode`].
+    pub fn append(&mut self, row: &Row<'_>) {
         match &mut self.format {
-            Writer::Parquet(writer) => writer.append(row)?,
-            Writer::Json(writer) => writer.append(row)?,
+            Writer::Parquet(writer) => writer.append(row),
+            Writer::Json(writer) => writer.append(row),
         }
         self.rows += 1;
         if let Some(at) = row.record.emit_time {
             let (min, max) = self.emit_times.unwrap_or((at, at));
             self.emit_times = Some((min.min(at), max.max(at)));
         }
-        Ok(())
+    }
+
+    /// Whether there are rows enough for [`ObjectEncoder::encode`] to do anything.
+    pub(super) fn has_waiting(&self) -> bool {
+        match &self.format {
+            Writer::Parquet(writer) => writer.has_waiting(),
+            Writer::Json(writer) => writer.has_waiting(),
+        }
+    }
+
+    /// Encodes what has come, on as many threads as there are. When it is called changes no byte.
+    pub fn encode(&mut self) -> Result<(), EncodeError> {
+        match &mut self.format {
+            Writer::Parquet(writer) => writer.encode(),
+            Writer::Json(writer) => writer.encode(),
+        }
     }
 
     /// How many rows it has taken.
@@ -87,8 +102,8 @@ impl ObjectEncoder {
         self.rows
     }
 
-    /// What the object would come to, in bytes, if it ended now: within 20 % once 1,024 rows or a
-    /// mebibyte of them have come; a guess before.
+    /// What the object would come to, in bytes, if it ended now: within 20 % once 1,024 rows or a mebibyte of them are
+    /// encoded; a guess before.
     pub fn encoded_bytes(&self) -> u64 {
         match &self.format {
             Writer::Parquet(writer) => writer.encoded_bytes(),

@@ -15,6 +15,7 @@ use parquet::file::properties::{
 };
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::{ColumnPath, TypePtr};
+use rayon::prelude::*;
 
 use super::chunk::{CHUNK_BYTES, CHUNK_ROWS, Chunk, Finished};
 use super::pages::{PageCounter, PageCounters};
@@ -132,6 +133,8 @@ pub(super) struct ParquetEncoder {
     layout: Arc<Layout>,
     /// Rows that no column writer has seen.
     chunk: Chunk,
+    /// Full chunks that none has seen either, in order.
+    waiting: Vec<Finished>,
     /// Nothing is opened for an object that has not filled a chunk.
     file: Option<OpenFile>,
     estimate: Estimate,
@@ -153,15 +156,17 @@ struct RowGroup {
     plain: [u64; COLUMN_COUNT],
 }
 
+/// Final bytes of each column per byte that waited for its page.
+type Ratios = [f64; COLUMN_COUNT];
+
 /// What the size so far is known by.
 struct Estimate {
     /// Final bytes of all but the rows in the chunk.
     flushed: f64,
     /// Final bytes per plain byte, of everything so far.
     overall: f64,
-    /// Final bytes of each column per byte that waited for its page, at the last row group's end or in a trial of the
-    /// first chunk.
-    columns: [f64; COLUMN_COUNT],
+    /// At the last row group's end, or in a trial of the first chunk.
+    columns: Ratios,
     /// Plain bytes of everything that left the chunk.
     plain: u64,
     /// Heap of everything but the chunk. Asking for it goes through every column, so it is asked once a chunk.
@@ -178,59 +183,69 @@ impl ParquetEncoder {
             plain: 0,
             memory: 0,
         };
-        Self { settings, layout, chunk: Chunk::default(), file: None, estimate }
+        Self { settings, layout, chunk: Chunk::default(), waiting: Vec::new(), file: None, estimate }
     }
 
-    /// Takes one row.
-    pub(super) fn append(&mut self, row: &Row<'_>) -> Result<(), EncodeError> {
+    /// Takes one row, without encoding anything.
+    pub(super) fn append(&mut self, row: &Row<'_>) {
         self.chunk.append(row, &self.layout);
         if self.chunk.rows() >= CHUNK_ROWS || self.chunk.plain_bytes() >= CHUNK_BYTES {
-            self.flush_chunk()?;
+            self.waiting.push(self.chunk.finish());
         }
-        Ok(())
     }
 
-    /// What the file would come to if it ended now, about.
-    pub(super) fn encoded_bytes(&self) -> u64 {
-        whole_bytes(self.estimate.flushed + self.chunk.plain_bytes() as f64 * self.estimate.overall)
+    /// Whether full chunks wait to be encoded.
+    pub(super) fn has_waiting(&self) -> bool {
+        !self.waiting.is_empty()
     }
 
-    /// What is held on the heap.
-    pub(super) fn memory_bytes(&self) -> u64 {
-        self.chunk.memory_bytes() + self.estimate.memory + size_of::<Self>() as u64
-    }
-
-    /// The file.
-    pub(super) fn finish(mut self) -> Result<Vec<u8>, EncodeError> {
-        self.flush_chunk()?;
-        let mut file = match self.file {
-            Some(file) => file,
-            None => OpenFile::new(&self.settings)?,
-        };
-        file.close_group()?;
-        Ok(file.writer.into_inner()?)
-    }
-
-    fn flush_chunk(&mut self) -> Result<(), EncodeError> {
-        if self.chunk.rows() == 0 {
+    /// Encodes the chunks that are full, the columns side by side.
+    pub(super) fn encode(&mut self) -> Result<(), EncodeError> {
+        if self.waiting.is_empty() {
             return Ok(());
         }
         let file = match &mut self.file {
             Some(file) => file,
             slot => slot.insert(OpenFile::new(&self.settings)?),
         };
-        let chunk = self.chunk.finish();
+        let chunks = std::mem::take(&mut self.waiting);
         if self.estimate.plain == 0 {
-            self.estimate.columns = file.trial(&self.settings.arrow, &chunk)?;
+            self.estimate.columns = file.trial(&self.settings.arrow, &chunks[0])?;
         }
-        self.estimate.plain += chunk.plain.iter().sum::<u64>();
-        if let Some(ratios) = file.write(&self.settings.arrow, &chunk)? {
+        self.estimate.plain += chunks.iter().map(Finished::plain_bytes).sum::<u64>();
+        if let Some(ratios) = file.write(&self.settings.arrow, &chunks)? {
             self.estimate.columns = ratios;
         }
         self.estimate.flushed = file.encoded_bytes(&self.estimate.columns);
         self.estimate.overall = self.estimate.flushed / self.estimate.plain as f64;
         self.estimate.memory = file.memory_bytes(self.settings.compressor_bytes);
         Ok(())
+    }
+
+    /// What the file would come to if it ended now, about.
+    pub(super) fn encoded_bytes(&self) -> u64 {
+        let plain = self.chunk.plain_bytes() + self.waiting.iter().map(Finished::plain_bytes).sum::<u64>();
+        whole_bytes(self.estimate.flushed + plain as f64 * self.estimate.overall)
+    }
+
+    /// What is held on the heap.
+    pub(super) fn memory_bytes(&self) -> u64 {
+        let waiting = self.waiting.iter().map(Finished::plain_bytes).sum::<u64>();
+        self.chunk.memory_bytes() + 2 * waiting + self.estimate.memory + size_of::<Self>() as u64
+    }
+
+    /// The file.
+    pub(super) fn finish(mut self) -> Result<Vec<u8>, EncodeError> {
+        if self.chunk.rows() > 0 {
+            self.waiting.push(self.chunk.finish());
+        }
+        self.encode()?;
+        let mut file = match self.file {
+            Some(file) => file,
+            None => OpenFile::new(&self.settings)?,
+        };
+        file.close_group()?;
+        Ok(file.writer.into_inner()?)
     }
 }
 
@@ -243,36 +258,39 @@ impl OpenFile {
         Ok(Self { writer, factory, pages, group: None })
     }
 
-    /// Writes a chunk; where that closes the row group, gives what each column came to, per byte that waited for its
-    /// page.
-    fn write(&mut self, arrow: &SchemaRef, chunk: &Finished) -> Result<Option<[f64; COLUMN_COUNT]>, EncodeError> {
-        let group = match &mut self.group {
-            Some(group) => group,
-            slot => {
-                self.pages.reset();
-                let columns = self.factory.create_column_writers(self.writer.flushed_row_groups().len())?;
-                slot.insert(RowGroup { columns, rows: 0, plain: [0; COLUMN_COUNT] })
+    /// Writes chunks; where that closes a row group, gives what each column came to, per byte that waited for its page.
+    fn write(&mut self, arrow: &SchemaRef, chunks: &[Finished]) -> Result<Option<Ratios>, EncodeError> {
+        let mut ratios = None;
+        let mut left = chunks;
+        while !left.is_empty() {
+            let group = match &mut self.group {
+                Some(group) => group,
+                slot => {
+                    self.pages.reset();
+                    let columns = self.factory.create_column_writers(self.writer.flushed_row_groups().len())?;
+                    slot.insert(RowGroup { columns, rows: 0, plain: [0; COLUMN_COUNT] })
+                }
+            };
+            let (fitting, rest) = left.split_at(group.room_for(left));
+            group.write(arrow, fitting)?;
+            left = rest;
+            if group.is_full() {
+                ratios = self.close_group()?;
             }
-        };
-        for (index, (field, array)) in arrow.fields().iter().zip(&chunk.arrays).enumerate() {
-            for leaf in compute_leaves(field, array)? {
-                group.columns[index].write(&leaf)?;
-            }
-            group.plain[index] += chunk.plain[index];
         }
-        group.rows += chunk.rows;
-        let full = group.rows >= ROW_GROUP_ROWS || group.plain.iter().sum::<u64>() >= ROW_GROUP_BYTES;
-        if full { self.close_group() } else { Ok(None) }
+        Ok(ratios)
     }
 
-    fn close_group(&mut self) -> Result<Option<[f64; COLUMN_COUNT]>, EncodeError> {
+    fn close_group(&mut self) -> Result<Option<Ratios>, EncodeError> {
         let Some(group) = self.group.take() else { return Ok(None) };
+        let pages = &self.pages;
+        let close = |(index, column)| close_column(column, pages.bytes(index));
+        let columns: Vec<_> = group.columns.into_par_iter().enumerate().with_max_len(1).map(close).collect();
         let mut ratios = [0.0; COLUMN_COUNT];
-        let pages = self.pages.clone();
         let mut writer = self.writer.next_row_group()?;
-        for (index, column) in group.columns.into_iter().enumerate() {
-            let (chunk, ratio) = close_column(column, pages.bytes(index))?;
-            ratios[index] = ratio;
+        for (column, ratio) in columns.into_iter().zip(&mut ratios) {
+            let (chunk, came_to) = column?;
+            *ratio = came_to;
             chunk.append_to_row_group(&mut writer)?;
         }
         writer.close()?;
@@ -281,19 +299,18 @@ impl OpenFile {
 
     /// What each column comes to, per byte that waits for its page, by encoding the chunk and throwing the result away.
     /// It is done once an object: without it the size of columns too small to have filled a page would be a guess.
-    fn trial(&self, arrow: &SchemaRef, chunk: &Finished) -> Result<[f64; COLUMN_COUNT], EncodeError> {
-        let mut ratios = [0.0; COLUMN_COUNT];
+    fn trial(&self, arrow: &SchemaRef, chunk: &Finished) -> Result<Ratios, EncodeError> {
         let columns = self.factory.create_column_writers(0)?;
-        for (index, mut column) in columns.into_iter().enumerate() {
-            for leaf in compute_leaves(&arrow.fields()[index], &chunk.arrays[index])? {
-                column.write(&leaf)?;
-            }
-            ratios[index] = close_column(column, self.pages.bytes(index))?.1;
-        }
-        Ok(ratios)
+        let mut group = RowGroup { columns, rows: 0, plain: [0; COLUMN_COUNT] };
+        group.write(arrow, std::slice::from_ref(chunk))?;
+        let pages = &self.pages;
+        let close = |(index, column)| Ok(close_column(column, pages.bytes(index))?.1);
+        let ratios = group.columns.into_par_iter().enumerate().with_max_len(1).map(close);
+        let ratios = ratios.collect::<Result<Vec<f64>, EncodeError>>()?;
+        Ok(std::array::from_fn(|index| ratios[index]))
     }
 
-    fn encoded_bytes(&self, ratios: &[f64; COLUMN_COUNT]) -> f64 {
+    fn encoded_bytes(&self, ratios: &Ratios) -> f64 {
         let closed = self.writer.bytes_written() as f64;
         let footer = (FOOTER_BYTES * (self.writer.flushed_row_groups().len() as u64 + 1)) as f64;
         let Some(group) = &self.group else { return closed + footer };
@@ -321,6 +338,41 @@ impl OpenFile {
         });
         // A file's vector grows by doubling and its writer buffers 8 KiB.
         self.writer.inner().capacity() as u64 + (8 << 10) + group
+    }
+}
+
+impl RowGroup {
+    /// How many of these chunks to take before it is full.
+    fn room_for(&self, chunks: &[Finished]) -> usize {
+        let (mut rows, mut plain) = (self.rows, self.plain.iter().sum::<u64>());
+        let not_last = |chunk: &&Finished| {
+            rows += chunk.rows;
+            plain += chunk.plain_bytes();
+            rows < ROW_GROUP_ROWS && plain < ROW_GROUP_BYTES
+        };
+        chunks.len().min(chunks.iter().take_while(not_last).count() + 1)
+    }
+
+    fn is_full(&self) -> bool {
+        self.rows >= ROW_GROUP_ROWS || self.plain.iter().sum::<u64>() >= ROW_GROUP_BYTES
+    }
+
+    /// Each column sees the chunks in order, whichever thread writes it: who writes them changes no byte.
+    fn write(&mut self, arrow: &SchemaRef, chunks: &[Finished]) -> Result<(), EncodeError> {
+        let write = |(index, column): (usize, &mut ArrowColumnWriter)| -> Result<(), EncodeError> {
+            for chunk in chunks {
+                for leaf in compute_leaves(&arrow.fields()[index], &chunk.arrays[index])? {
+                    column.write(&leaf)?;
+                }
+            }
+            Ok(())
+        };
+        self.columns.par_iter_mut().enumerate().with_max_len(1).try_for_each(write)?;
+        for chunk in chunks {
+            self.rows += chunk.rows;
+            self.plain.iter_mut().zip(&chunk.plain).for_each(|(sum, plain)| *sum += plain);
+        }
+        Ok(())
     }
 }
 

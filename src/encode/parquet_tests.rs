@@ -12,7 +12,7 @@ use crate::encode::samples::{Sample, empty, generate, layout};
 fn encode(samples: &[Sample], layout: &Layout) -> Bytes {
     let mut object = ObjectEncoder::new(layout).unwrap();
     for sample in samples {
-        object.append(&sample.row()).unwrap();
+        object.append(&sample.row());
     }
     object.finish().unwrap().bytes
 }
@@ -32,7 +32,7 @@ fn asking_for_sizes_between_rows_changes_no_byte() {
     let samples = generate(3_000);
     let mut object = ObjectEncoder::new(&layout()).unwrap();
     for sample in &samples {
-        object.append(&sample.row()).unwrap();
+        object.append(&sample.row());
         assert!(object.encoded_bytes() > 0 && object.memory_bytes() > 0);
     }
     assert_eq!(object.finish().unwrap().bytes, encode(&samples, &layout()));

@@ -4,6 +4,7 @@
 pub mod board;
 mod commit;
 mod coordinator;
+mod decoding;
 mod open_batch;
 mod outcome;
 mod planner;

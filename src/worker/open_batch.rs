@@ -6,13 +6,13 @@ use std::sync::atomic::Ordering;
 use jiff::Timestamp;
 
 use super::board::OpenView;
+use super::decoding::DecodedPayload;
 use super::{Settings, Tally, Totals};
 use crate::archive::manifest::ArrivalRange;
 use crate::batch::{CutReason, Limits, Load, Window};
-use crate::dedupe::{Claim, Verdict};
+use crate::dedupe::Verdict;
 use crate::encode::{BatchEncoder, EncodeError, FinishedObject, Layout, RejectRow, Row};
 use crate::lease::{Gap, LeftOver, Pending};
-use crate::record::{Decoded, IdentityKey, Record, identity_of};
 use crate::source::{Checkpoint, Payload, Range, ShardId};
 
 /// Rows, rejects and counts of the payloads taken so far.
@@ -65,20 +65,6 @@ impl Drop for Weight {
         self.set(0);
         self.totals.open_batches.fetch_sub(1, Ordering::Relaxed);
     }
-}
-
-/// The claims of the records among what was decoded, in order.
-pub(super) fn claims<'c>(
-    payloads: &'c [Payload],
-    decoded: &'c [Vec<Decoded<'c>>],
-    key: &IdentityKey,
-) -> Vec<Claim<'c>> {
-    let elements = payloads.iter().zip(decoded).flat_map(|(payload, elements)| {
-        elements.iter().map(move |element| (payload.position.record(element.index), &element.outcome))
-    });
-    let claim =
-        |position, record: &'c Record<'c>| Claim { identity: identity_of(record), position, core: key.core_of(record) };
-    elements.filter_map(|(position, outcome)| Some(claim(position, outcome.as_ref().ok()?))).collect()
 }
 
 impl OpenBatch {
@@ -142,11 +128,11 @@ impl OpenBatch {
         &self,
         limits: &Limits,
         payloads: &[Payload],
-        decoded: &[Vec<Decoded<'_>>],
+        decoded: &[DecodedPayload<'_>],
     ) -> (usize, Option<CutReason>) {
         let mut load = self.load();
-        for (taken, (payload, elements)) in payloads.iter().zip(decoded).enumerate() {
-            let records = elements.len() as u64;
+        for (taken, (payload, decoded)) in payloads.iter().zip(decoded).enumerate() {
+            let records = decoded.elements.len() as u64;
             if let Some(reason) = limits.cut_before(self.window, load, payload.arrival, records) {
                 return (taken, Some(reason));
             }
@@ -160,11 +146,11 @@ impl OpenBatch {
         &mut self,
         shard: &ShardId,
         payloads: &[Payload],
-        decoded: &[Vec<Decoded<'_>>],
+        decoded: &[DecodedPayload<'_>],
         verdicts: &[Verdict],
-    ) -> Result<(), EncodeError> {
+    ) {
         let mut verdicts = verdicts.iter().copied();
-        for (payload, elements) in payloads.iter().zip(decoded) {
+        for (payload, DecodedPayload { elements, .. }) in payloads.iter().zip(decoded) {
             self.tally.counts.payloads += 1;
             self.tally.counts.empty += u64::from(elements.is_empty());
             for element in elements {
@@ -175,13 +161,7 @@ impl OpenBatch {
                         self.tally.count(verdict);
                         if verdict.is_archived() {
                             let conflict = verdict == Verdict::Conflict;
-                            self.encoder.append(&Row {
-                                record,
-                                shard,
-                                position,
-                                arrival: payload.arrival,
-                                conflict,
-                            })?;
+                            self.encoder.append(&Row { record, shard, position, arrival: payload.arrival, conflict });
                         }
                     }
                     Err(reject) => {
@@ -196,6 +176,12 @@ impl OpenBatch {
         if let Some(last) = payloads.last() {
             self.through = last.checkpoint();
         }
+        self.weight.set(self.encoder.memory_bytes());
+    }
+
+    /// Encodes the rows that were taken. When it is called changes nothing of what comes out.
+    pub(super) fn encode(&mut self) -> Result<(), EncodeError> {
+        self.encoder.encode()?;
         self.weight.set(self.encoder.memory_bytes());
         Ok(())
     }
@@ -271,7 +257,7 @@ mod tests {
         let (layout, totals) = (Config::default().layout(), Arc::default());
         let mut batch = OpenBatch::with(Checkpoint::TrimHorizon, window, payload.arrival, layout, totals).unwrap();
         let shard = ShardId::new("s");
-        batch.take(&shard, &[payload], &[Vec::new()], &[]).unwrap();
+        batch.take(&shard, &[payload], &[DecodedPayload::default()], &[]);
         assert_eq!(Arc::strong_count(&held), 1, "the page is free");
         assert_eq!(batch.finish(&shard, 0, false).unwrap().pending.range.through, through);
     }

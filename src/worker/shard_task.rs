@@ -10,7 +10,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::board::Seat;
 use super::commit::Commit;
-use super::open_batch::{OpenBatch, claims};
+use super::decoding::{claims, decode_all};
+use super::open_batch::OpenBatch;
 use super::outcome::{Outcome, ShardError};
 use super::{Settings, Shutdown, Totals};
 use crate::app::Ports;
@@ -22,7 +23,7 @@ use crate::ops::blocking::long_work;
 use crate::ops::failpoint;
 use crate::ops::planted::{Bug, planted};
 use crate::ops::retry::retry;
-use crate::record::{Decoded, Unpacked, decode, unpack};
+use crate::record::{Unpacked, unpack};
 use crate::source::{Next, Page, Payload, Reading, ShardId, ShardReader, SourceError, Until};
 
 /// What wakes the loop.
@@ -351,16 +352,18 @@ impl ShardTask {
         let layout = batch.layout().clone();
         let unpacked: Vec<Unpacked<'_>> =
             payloads.iter().map(|payload| unpack(&payload.data, layout.rules.max_payload_bytes)).collect();
-        let decoded: Vec<Vec<Decoded<'_>>> =
-            unpacked.iter().map(|unpacked| decode(unpacked, &layout.rules).collect()).collect();
+        // What was taken before is encoded beside it: both are half of the work.
+        let (decoded, encoded) =
+            rayon::join(|| decode_all(&unpacked, &layout.rules, &self.settings.identity), || batch.encode());
+        encoded?;
         let (taken, cut_before) =
             if may_cut { batch.fitting(limits, payloads, &decoded) } else { (payloads.len(), None) };
         let (payloads, decoded) = (&payloads[..taken], &decoded[..taken]);
-        let claims = claims(payloads, decoded, &self.settings.identity);
+        let claims = claims(payloads, decoded);
         let verdicts = self.ports.claims.claim(self.shard(), &claims, self.ports.clock.now()).await?;
         failpoint::reach("claimed");
-        batch.take(self.shard(), payloads, decoded, &verdicts)?;
-        let records = decoded.iter().map(|elements| elements.len() as u64).sum();
+        batch.take(self.shard(), payloads, decoded, &verdicts);
+        let records = decoded.iter().map(|decoded| decoded.elements.len() as u64).sum();
         self.totals.records_read.fetch_add(records, Ordering::Relaxed);
         let over_budget = || self.totals.over_budget(batch.load().memory_bytes, self.settings.memory);
         let cut_after = || limits.cut_after(batch.load()).or_else(|| over_budget().then_some(CutReason::Memory));
@@ -369,7 +372,7 @@ impl ShardTask {
 
     /// How many payloads to decode at once: few enough that a batch passes `max_bytes` by a small part of it.
     fn chunk_length(&self, payloads: &[Payload]) -> usize {
-        let most = (self.settings.limits.max_bytes / 16).clamp(16 << 10, 1 << 20);
+        let most = (self.settings.limits.max_bytes / 16).clamp(16 << 10, 4 << 20);
         let mut bytes = 0;
         let fits = |payload: &&Payload| {
             bytes += payload.data.len() as u64;

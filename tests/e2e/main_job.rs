@@ -1,10 +1,12 @@
 //! The main job: files in, an archive out, and nothing the second time.
 
+use std::fs;
 use std::io::Write as _;
+use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
-use crate::support::{Corpus, Plan, Record, Truth, Workspace};
+use crate::support::{Corpus, Plan, Record, Truth, Workspace, digest};
 
 /// As `gzip` writes it.
 pub fn gzip(bytes: &[u8]) -> Vec<u8> {
@@ -159,4 +161,28 @@ fn a_single_file_is_a_source_too() {
     assert_summary(&workspace.catch_up(), &truth);
     truth.assert_holds(&workspace.archived());
     workspace.verify();
+}
+
+/// The same file gives the same objects, byte by byte, however many threads decode and encode it.
+#[test]
+fn the_number_of_threads_changes_no_byte() {
+    let Corpus { files, truth } = Plan { seed: 9, lines: 30_000, files: 1, pad: 240 }.corpus();
+    let arrival = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_000_000);
+    let archive_with = |threads: &str| {
+        let mut workspace = Workspace::new();
+        workspace.set("batch.max_records", "14_000");
+        let file = workspace.feed("audit.ndjson", &files[0]);
+        fs::File::options().append(true).open(file).unwrap().set_modified(arrival).unwrap();
+        let mut command = workspace.command(&["catch-up", "--json"]);
+        assert!(command.env("RAYON_NUM_THREADS", threads).output().unwrap().status.success());
+        truth.assert_holds(&workspace.archived());
+        let keys = [workspace.objects("events"), workspace.objects("rejected")].concat();
+        let object = |key: String| (digest(&fs::read(workspace.archive().join(&key)).unwrap()), key);
+        keys.into_iter().map(object).collect::<Vec<_>>()
+    };
+    let one = archive_with("1");
+    assert!(one.len() > 6, "several batches of several objects: {one:?}");
+    for threads in ["2", "5"] {
+        assert_eq!(archive_with(threads), one, "{threads} threads");
+    }
 }

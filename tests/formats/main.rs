@@ -97,7 +97,7 @@ fn window() -> Window {
 fn write_archive(root: &Path, layout: &Layout, rows: &[Sample], rejects: u32) {
     let mut batch = BatchEncoder::new(layout).expect("a layout");
     for row in rows {
-        batch.append(&row.row()).expect("a row");
+        batch.append(&row.row());
     }
     let payload = source::Position::new(7);
     let shard = source::ShardId::new("folder/audit.ndjson");

@@ -20,7 +20,7 @@ fn layouts() -> Vec<Layout> {
 fn encode(samples: &[Sample], layout: &Layout) -> Bytes {
     let mut object = ObjectEncoder::new(layout).unwrap();
     for sample in samples {
-        object.append(&sample.row()).unwrap();
+        object.append(&sample.row());
     }
     object.finish().unwrap().bytes
 }

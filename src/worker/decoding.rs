@@ -1,0 +1,78 @@
+//! Payloads to records and what these are known by, on as many threads as there are. Pure.
+
+use rayon::prelude::*;
+
+use crate::dedupe::{Claim, Core, Identity};
+use crate::record::{Decoded, IdentityKey, Record, Rules, Unpacked, decode, identity_of};
+use crate::source::Payload;
+
+/// Fewer bytes than these are decoded before other threads are awake.
+const WORTH_SHARING: usize = 64 << 10;
+/// How many payloads a thread takes at least.
+const SHARE: usize = 64;
+
+/// What a payload came to.
+#[derive(Default)]
+pub(super) struct DecodedPayload<'a> {
+    /// Its records and rejects, in order.
+    pub(super) elements: Vec<Decoded<'a>>,
+    /// What the records among them are known by.
+    keys: Vec<Key>,
+}
+
+/// What is compared of a record; costs as much to find out as the record itself.
+struct Key {
+    /// The hash of its content, where it has no `log_id`.
+    content: Option<[u8; 32]>,
+    core: Core,
+}
+
+impl Key {
+    fn of(record: &Record<'_>, key: &IdentityKey) -> Self {
+        let content = match identity_of(record) {
+            Identity::Content(content) => Some(content),
+            Identity::LogId { .. } => None,
+        };
+        Self { content, core: key.core_of(record) }
+    }
+
+    fn identity<'r>(&self, record: &'r Record<'_>) -> Identity<'r> {
+        self.content.map_or_else(|| identity_of(record), Identity::Content)
+    }
+}
+
+impl<'a> DecodedPayload<'a> {
+    fn of(unpacked: &'a Unpacked<'_>, rules: &Rules, key: &IdentityKey) -> Self {
+        let elements: Vec<_> = decode(unpacked, rules).collect();
+        let records = elements.iter().filter_map(|element| element.outcome.as_deref().ok());
+        let keys = records.map(|record| Key::of(record, key)).collect();
+        Self { elements, keys }
+    }
+}
+
+/// What each payload came to, in order.
+pub(super) fn decode_all<'a>(
+    unpacked: &'a [Unpacked<'_>],
+    rules: &Rules,
+    key: &IdentityKey,
+) -> Vec<DecodedPayload<'a>> {
+    let decoded = |unpacked| DecodedPayload::of(unpacked, rules, key);
+    if unpacked.iter().map(|unpacked| unpacked.text.len()).sum::<usize>() < WORTH_SHARING {
+        return unpacked.iter().map(decoded).collect();
+    }
+    unpacked.par_iter().with_min_len(SHARE).map(decoded).collect()
+}
+
+/// The claims of the records among what was decoded, in order.
+pub(super) fn claims<'c>(payloads: &'c [Payload], decoded: &'c [DecodedPayload<'c>]) -> Vec<Claim<'c>> {
+    let claims = payloads.iter().zip(decoded).flat_map(|(payload, decoded)| {
+        let records =
+            decoded.elements.iter().filter_map(|element| Some((element.index, element.outcome.as_deref().ok()?)));
+        records.zip(&decoded.keys).map(|((index, record), key)| Claim {
+            identity: key.identity(record),
+            position: payload.position.record(index),
+            core: key.core,
+        })
+    });
+    claims.collect()
+}
