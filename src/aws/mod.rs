@@ -15,6 +15,8 @@ use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::config::{RequestChecksumCalculation, ResponseChecksumValidation};
 use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use aws_types::origin::Origin;
+use aws_types::service_config::ServiceConfigKey;
 use counting::CountCalls;
 
 use crate::ops::words::causes;
@@ -44,6 +46,9 @@ pub struct Patience {
 
 const CONNECT: Duration = Duration::from_secs(3);
 
+/// What the SDK calls an endpoint where it remembers who named it, and in a profile.
+const ENDPOINT: &str = "endpoint_url";
+
 /// The SDK's configuration for one service.
 pub async fn sdk_config(access: Access<'_>, patience: Patience) -> SdkConfig {
     let http = aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
@@ -67,6 +72,8 @@ pub async fn sdk_config(access: Access<'_>, patience: Patience) -> SdkConfig {
     }
     if let Some(endpoint) = access.endpoint_url {
         config = config.endpoint_url(endpoint);
+        // Else a client takes that of its service from the environment before this one.
+        config.insert_origin(ENDPOINT, Origin::shared_config());
     }
     config.build()
 }
@@ -82,6 +89,17 @@ pub fn s3_client(config: &SdkConfig, force_path_style: bool) -> aws_sdk_s3::Clie
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
         .interceptor(CountCalls { service: "s3" });
     aws_sdk_s3::Client::from_conf(config.build())
+}
+
+/// The endpoint that a client of S3 takes in the place of its region's: the one that was given; else, of environment and
+/// profile, that of S3 before that of all services.
+pub fn s3_endpoint(config: &SdkConfig) -> Option<String> {
+    let of_all = config.endpoint_url().map(str::to_owned);
+    if config.get_origin(ENDPOINT).is_client_config() {
+        return of_all;
+    }
+    let key = ServiceConfigKey::builder().service_id("S3").env("AWS_ENDPOINT_URL").profile(ENDPOINT).build().ok()?;
+    config.service_config().and_then(|services| services.load_config(key)).or(of_all)
 }
 
 /// A client of Kinesis.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::anyhow;
 use clap::ValueEnum;
 
-use super::open::open_archive;
+use super::open::{bucket_endpoint, open_archive};
 use super::{ConfigFile, Failure, block_on, output};
 use crate::config::{ArchiveChoice, Config};
 use crate::encode::ddl::{Bucket, DdlInput, athena, duckdb, trino};
@@ -47,13 +47,15 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let standing = block_on(look(&config, &layout))?;
     let root = arguments.location.clone().unwrap_or(standing);
     let s3 = &config.archive.s3;
+    let endpoint = match config.archive.kind {
+        ArchiveChoice::Local => None,
+        ArchiveChoice::S3 => block_on(async { Ok(bucket_endpoint(s3).await) })?,
+    };
     let bucket = match config.archive.kind {
         ArchiveChoice::Local => Bucket::default(),
-        ArchiveChoice::S3 => Bucket {
-            region: s3.region.as_deref(),
-            endpoint_url: s3.endpoint_url.as_deref(),
-            path_style: s3.force_path_style,
-        },
+        ArchiveChoice::S3 => {
+            Bucket { region: s3.region.as_deref(), endpoint_url: endpoint.as_deref(), path_style: s3.force_path_style }
+        }
     };
     let input = DdlInput { root: &root, database: &arguments.database, bucket, layout: &layout };
     let sql = match arguments.engine {

@@ -213,7 +213,7 @@ impl Shared {
                 Err(LeaseError::Lost { .. }) => self.lost.cancel(),
                 // Whether it can pass or not: it is tried again until the lease has run out.
                 Err(error) if complaint.is_due(clock.monotonic()) => {
-                    tracing::warn!(%error, "a lease could not be renewed; trying again");
+                    tracing::warn!(%error, "the lease could not be renewed; it is tried again until the lease has run out, and another worker may take it");
                 }
                 Err(_) => {}
             }

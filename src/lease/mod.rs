@@ -281,6 +281,14 @@ impl LeaseError {
     pub fn may_pass(&self) -> bool {
         matches!(self, Self::Unavailable { .. })
     }
+
+    /// The shard whose row it is about, where it is about one.
+    pub fn shard(&self) -> Option<&ShardId> {
+        match self {
+            Self::Conflict { shard } | Self::Damaged { shard, .. } => Some(shard),
+            Self::Unavailable { .. } | Self::Refused { .. } | Self::Lost { .. } => None,
+        }
+    }
 }
 
 /// The rows of a table.

@@ -1,12 +1,21 @@
 //! Logs: one line an event that matters, on stderr; JSON where stderr is no terminal.
+//!
+//! What is true of all that happens within a task (its shard, the batch that it commits) is told by spans. It stands on each
+//! line among the fields of the event, under the same names, wherever the line comes from.
+
+mod lines;
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use indicatif::ProgressBar;
+use tracing::Subscriber;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::JsonFields;
+
+use self::lines::{InJson, InText};
 
 /// The progress bar on the terminal, if there is one: a log line written through it would tear it.
 static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
@@ -20,14 +29,35 @@ pub fn set_bar(bar: Option<ProgressBar>) {
 const QUIET: &str = "aws_config=error";
 
 /// Starts logging. `RUST_LOG` decides what is logged; without it, `default` does (`info`, `warn`, …).
+///
+/// # Panics
+///
+/// Where it was started before.
 pub fn start(default: &str) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(format!("{default},{QUIET}")));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(Stderr);
-    if io::stderr().is_terminal() {
-        builder.with_target(false).init();
+    let started = if io::stderr().is_terminal() {
+        tracing::subscriber::set_global_default(in_text(filter, Stderr))
     } else {
-        builder.json().flatten_event(true).with_current_span(false).with_span_list(false).init();
-    }
+        tracing::subscriber::set_global_default(in_json(filter, Stderr))
+    };
+    started.expect("logging is started once");
+}
+
+/// Logs for people, as `filter` says, to `writer`.
+pub fn in_text<W>(filter: EnvFilter, writer: W) -> impl Subscriber + Send + Sync
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).event_format(InText).finish()
+}
+
+/// Logs for programs.
+pub fn in_json<W>(filter: EnvFilter, writer: W) -> impl Subscriber + Send + Sync
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
+    builder.fmt_fields(JsonFields::new()).event_format(InJson::default()).finish()
 }
 
 struct Stderr;

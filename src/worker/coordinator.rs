@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::task::{Id, JoinSet};
+use tracing::Instrument as _;
 
 use super::board::{Look, SeenShard, StoppedShard};
 use super::outcome::Outcome;
@@ -394,7 +395,10 @@ impl Worker {
             work,
         };
         let turns = self.turns.clone();
-        let task = self.tasks.spawn(start.run(turns));
+        // Each line that is logged on the way names the shard, whoever logs it. Of the highest level, so that no filter
+        // takes the name away from a line that it lets pass.
+        let span = tracing::error_span!("task", %shard);
+        let task = self.tasks.spawn(start.run(turns).instrument(span));
         self.running.insert(task.id(), shard.clone());
         self.busy.insert(shard.clone());
     }

@@ -75,7 +75,9 @@ impl Rows {
         };
         if listing.damaged.len() > self.damaged {
             for error in &listing.damaged {
-                tracing::error!(%error, "a lease row can't be read; its shard stays where it is, the others go on");
+                let shard = error.shard().map(ShardId::as_str);
+                tracing::error!(shard, %error, "a lease row can't be read; its shard stays where it is, the others go on: \
+                    with all workers stopped, remove the row, and it is made anew from the archive");
             }
         }
         self.damaged = listing.damaged.len();

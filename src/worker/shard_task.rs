@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tracing::Instrument as _;
 
 use super::board::Seat;
 use super::commit::Commit;
@@ -88,7 +89,8 @@ impl ShardTask {
             outcome = self.work() => outcome,
         };
         if lost.is_cancelled() && !self.is_sole() {
-            tracing::warn!(shard = %self.shard(), "the lease is lost; its next owner goes on from the last commit");
+            let checkpoint = &self.lease.row().checkpoint;
+            tracing::warn!(shard = %self.shard(), %checkpoint, "the lease is lost; its next owner goes on from the last commit");
             return Ok(Outcome::Lost);
         }
         // A stream's shard ends before it goes: as long as its end is not archived, more may come and go unread.
@@ -131,7 +133,7 @@ impl ShardTask {
         let gap = Gap { after: self.lease.row().checkpoint.clone(), from: None, until: now };
         let mut batch = self.begin(now)?;
         tracing::error!(shard = %self.shard(), after = %gap.after,
-            "the source no longer has this shard, and it was not archived to its end");
+            "the source no longer has this shard, and it was not archived to its end: find out what removed it");
         batch.gap = Some(gap);
         self.commit(batch, false, CutReason::Gap).await?;
         self.release(true).await?;
@@ -396,7 +398,8 @@ impl ShardTask {
         payloads: &[Payload],
     ) -> Result<Option<OpenBatch>, ShardError> {
         tracing::error!(shard = %self.shard(), after = %gap.after, from = ?gap.from, until = %gap.until,
-            "records are missing: the source no longer had them when they were asked for");
+            "records are missing: the source no longer had them when they were asked for; Temporal Cloud keeps them for \
+             30 days: archive that time as files");
         self.close(open, CutReason::Gap).await?;
         let mut batch = self.begin(payloads.first().map_or(gap.until, |first| first.arrival))?;
         batch.gap = Some(gap.clone());
@@ -442,7 +445,9 @@ impl ShardTask {
             children: &self.children,
             batch: &batch,
         };
-        commit.run().await?;
+        let pending = &batch.pending;
+        let span = tracing::error_span!("commit", batch_seq = pending.batch_seq, range = %pending.range);
+        commit.run().instrument(span).await?;
         self.totals.add(&batch.tally);
         let took = self.ports.clock.monotonic().saturating_sub(started);
         self.seat.committed(self.lease.row(), &batch, cut, took);

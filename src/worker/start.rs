@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tracing::Instrument as _;
 
 use super::board::{Ended, Seat};
 use super::outcome::Outcome;
@@ -81,7 +82,7 @@ impl Start {
         // A task of its own: this one may be busy for longer than a lease lasts. It ends with this one.
         let mut renewal = JoinSet::new();
         if renews {
-            renewal.spawn(kept);
+            renewal.spawn(kept.in_current_span());
         }
         work.await
     }

@@ -6,7 +6,7 @@ import unittest
 
 import yaml
 
-from emulator import emulator
+from emulator import emulator, subscription
 from support import BESIDE, DEPLOY, ROOT, auditlake, listed, load_json, run
 from witness import Witness
 
@@ -15,9 +15,10 @@ TEMPLATES = [STACK, DEPLOY / "ecs" / "scheduled-catch-up.yaml"]
 
 # A worker's, which leaves the making of tables to the stack.
 CONFIG = DEPLOY / "kubernetes" / "overlays" / "example" / "auditlake.toml"
+PUBSUB_CONFIG = DEPLOY / "kubernetes" / "overlays" / "example-gke" / "auditlake.toml"
 
 # A policy of the stack, and the file under deploy/iam that it has to be.
-POLICIES = {"WorkerPolicy": "policy", "FanOutPolicy": "fan-out", "VerifierPolicy": "verify",
+POLICIES = {"WorkerPolicy": "policy", "FanOutPolicy": "fan-out", "SpoolPolicy": "spool", "VerifierPolicy": "verify",
             "RecordVerifyPolicy": "record-verify"}
 
 
@@ -147,6 +148,35 @@ class OnAnEmulator(unittest.TestCase):
             self.allowed(witness, "verify", "status")
             self.same_tables(aws, env)
 
+    def test_a_stack_for_a_subscription_has_no_stream_and_all_else(self):
+        with emulator() as aws, Witness(aws.url) as witness, subscription("example-project", "temporal-audit") as pubsub:
+            outputs = self.make(aws, Source="pubsub")
+            self.assertNotIn("StreamArn", outputs)
+            self.assertEqual(aws.client("kinesis").list_streams()["StreamNames"], [])
+            env = {
+                **aws.environment,
+                "AWS_ENDPOINT_URL": witness.url,
+                "PUBSUB_EMULATOR_HOST": pubsub.host,
+                "AUDITLAKE__ARCHIVE__S3__BUCKET": outputs["BucketName"],
+                "AUDITLAKE__SOURCE__PUBSUB__DRAIN_IDLE": "2s",
+            }
+            report = json.loads(auditlake("check", "--config", PUBSUB_CONFIG, "--json", env=env))
+            self.assertIs(report["ok"], True, report)
+            self.allowed(witness, "policy", "spool")
+            named = {action for step in report["steps"] for action in step["actions"]}
+            self.assertEqual(named - granted("policy") - granted("spool"), {"pubsub.subscriptions.get"})
+
+            for path in sorted((ROOT / "examples/audit").glob("stream-*")):
+                pubsub.publish(path.read_bytes())
+            summary = json.loads(auditlake("catch-up", "--config", PUBSUB_CONFIG, "--json", env=env))
+            self.assertGreater(summary["archived"], 1000)
+            self.assertEqual((summary["complete"], summary["failures"], summary["gaps"]), (True, [], 0))
+            called = {name for name, _ in self.allowed(witness, "policy", "spool")}
+            self.assertIn("s3:DeleteObject", called)
+            self.assertEqual({name for name in called if name.startswith("kinesis:")}, set())
+            self.assertIn("no damage found", auditlake("verify", "--config", PUBSUB_CONFIG, env=env))
+            self.allowed(witness, "verify")
+
     def allowed(self, witness, *policies):
         """What was called since the last look is allowed by one of the policies."""
         called = witness.taken()
@@ -173,12 +203,12 @@ class OnAnEmulator(unittest.TestCase):
             own = dynamodb.describe_time_to_live(TableName=f"own-{table}")["TimeToLiveDescription"]
             self.assertEqual(stack.get("AttributeName"), own.get("AttributeName"))
 
-    def make(self, aws):
+    def make(self, aws, **more):
         cloudformation = aws.client("cloudformation")
         parameters = {
             "BucketName": "audit-archive-test", "EksOidcProvider": "oidc.eks.us-east-1.amazonaws.com/id/ABC",
             "TemporalExternalId": "an-id", "TemporalPrincipals": "arn:aws:iam::111122223333:role/writer",
-            "ObjectLockMode": "governance", "FanOut": "true", "InfrequentAccessAfterDays": "90",
+            "ObjectLockMode": "governance", "FanOut": "true", "InfrequentAccessAfterDays": "90", **more,
         }
         cloudformation.create_stack(
             StackName="auditlake", TemplateBody=STACK.read_text(), Capabilities=["CAPABILITY_NAMED_IAM"],

@@ -8,7 +8,7 @@ from support import DOCS, ROOT, auditlake
 
 def configurations():
     found = [*(ROOT / "config").rglob("*.toml"), *(ROOT / "deploy").rglob("*.toml")]
-    assert len(found) >= 4, found
+    assert len(found) >= 6, found
     return sorted(found)
 
 

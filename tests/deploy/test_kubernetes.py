@@ -1,7 +1,10 @@
 """The Kubernetes files: valid for the API, safe by default, and in agreement with one another and with the binary."""
 
+import os
+import pathlib
 import shutil
 import sys
+import tempfile
 import tomllib
 import unittest
 
@@ -11,7 +14,7 @@ import yaml
 from support import DEPLOY, auditlake, run
 
 KUBERNETES = DEPLOY / "kubernetes"
-BUILDS = [KUBERNETES / name for name in ("base", "overlays/example", "overlays/example-catch-up")]
+BUILDS = [KUBERNETES / name for name in ("base", "overlays/example", "overlays/example-catch-up", "overlays/example-gke")]
 # The oldest that is meant, and the newest that is known.
 VERSIONS = ["1.31", "1.37"]
 # Of the Prometheus Operator, which the API does not know.
@@ -34,6 +37,26 @@ def pods(resources):
         spec = spec.get("jobTemplate", {}).get("spec", spec)
         if "template" in spec and resource["kind"] in ("Deployment", "Job", "CronJob"):
             yield resource["kind"], spec["template"]
+
+
+def token_of_aws(template):
+    """The volume and the variables by which a pod on GKE takes its role on; None where it has none."""
+    spec = template["spec"]
+    volumes = {volume["name"]: volume for volume in spec["volumes"]}
+    if "aws-token" not in volumes:
+        return None
+    [source] = volumes["aws-token"]["projected"]["sources"]
+    [container] = spec["containers"]
+    [mount] = [mount["mountPath"] for mount in container["volumeMounts"] if mount["name"] == "aws-token"]
+    env = {variable["name"]: variable["value"] for variable in container["env"]}
+    assert env["AWS_WEB_IDENTITY_TOKEN_FILE"] == f"{mount}/{source['serviceAccountToken']['path']}", env
+    return source["serviceAccountToken"]["audience"], env["AWS_ROLE_ARN"]
+
+
+def annotations(resources):
+    """Those of the service accounts, by their names."""
+    accounts = (resource["metadata"] for resource in resources if resource["kind"] == "ServiceAccount")
+    return {account["name"]: account.get("annotations", {}) for account in accounts}
 
 
 def valid(resource):
@@ -115,7 +138,7 @@ class Builds(unittest.TestCase):
             for kind, template in pods(resources):
                 with self.subTest(path.name, kind=kind):
                     spec = template["spec"]
-                    self.assertEqual({volume["configMap"]["name"] for volume in spec["volumes"]}, names)
+                    self.assertEqual({volume["configMap"]["name"] for volume in spec["volumes"] if "configMap" in volume}, names)
                     [container] = spec["containers"]
                     self.assertEqual(container["args"][1:3], ["--config", "/etc/auditlake/auditlake.toml"])
                     self.assertEqual(template["metadata"]["labels"]["app.kubernetes.io/part-of"], "auditlake")
@@ -132,7 +155,7 @@ class Builds(unittest.TestCase):
             if path.name == "base":
                 continue
             text = yaml.safe_dump_all(resources)
-            for of_the_base in ("111122223333", "eu-central-1", "image: auditlake\n", "audit-archive\n"):
+            for of_the_base in ("111122223333", "eu-central-1", "image: auditlake\n", "audit-archive\n", "my-project"):
                 self.assertNotIn(of_the_base, text.replace("example-audit-archive", ""), path)
 
     def test_what_selects_workers_selects_workers_only(self):
@@ -147,9 +170,53 @@ class Builds(unittest.TestCase):
                 self.assertEqual(selected, {"Deployment"}, (path.name, resource["kind"]))
 
     def test_catch_up_comes_in_the_place_of_the_daemon(self):
-        kinds = {resource["kind"] for resource in self.built[KUBERNETES / "overlays/example-catch-up"]}
-        self.assertIn("Job", kinds)
-        self.assertFalse({"Deployment", "Service", "PodDisruptionBudget"} & kinds)
+        for resources in (self.built[KUBERNETES / "overlays/example-catch-up"], self.catch_up_on_gke()):
+            kinds = {resource["kind"] for resource in resources}
+            self.assertIn("Job", kinds)
+            self.assertFalse({"Deployment", "Service", "PodDisruptionBudget"} & kinds)
+
+    def test_on_gke_a_pod_has_googles_account_and_a_token_for_its_role_of_aws(self):
+        resources = self.built[KUBERNETES / "overlays/example-gke"]
+        self.assertEqual(annotations(resources), {
+            "auditlake": {"iam.gke.io/gcp-service-account": "auditlake@example-project.iam.gserviceaccount.com"},
+            "auditlake-verify": {}})
+        self.assertEqual({kind: token_of_aws(template) for kind, template in pods(resources)}, {
+            "Deployment": ("sts.amazonaws.com", "arn:aws:iam::444455556666:role/audit-worker"),
+            "CronJob": ("sts.amazonaws.com", "arn:aws:iam::444455556666:role/audit-verifier")})
+        for kind, template in pods(self.catch_up_on_gke()):
+            self.assertEqual(token_of_aws(template), ("sts.amazonaws.com", "arn:aws:iam::111122223333:role/auditlake"), kind)
+        [config] = [resource for resource in resources if resource["kind"] == "ConfigMap"]
+        [text] = config["data"].values()
+        self.assertEqual(tomllib.loads(text)["source"]["kind"], "pubsub")
+
+    def test_on_gke_pods_reach_the_metadata_server_and_elsewhere_they_do_not(self):
+        for path, resources in self.built.items():
+            [policy] = [resource for resource in resources if resource["kind"] == "NetworkPolicy"]
+            open_to = {(block["ipBlock"]["cidr"], port["port"]) for rule in policy["spec"]["egress"]
+                       for block in rule.get("to", []) for port in rule["ports"]}
+            expected = {("169.254.169.254/32", 80), ("169.254.169.252/32", 988)} if path.name == "example-gke" else set()
+            self.assertEqual(open_to, expected, path.name)
+
+    def test_elsewhere_nothing_is_of_gke(self):
+        for path, resources in self.built.items():
+            if path.name == "example-gke":
+                continue
+            self.assertEqual({token_of_aws(template) for _, template in pods(resources)}, {None}, path.name)
+            for account, noted in annotations(resources).items():
+                self.assertIn("eks.amazonaws.com/role-arn", noted, (path.name, account))
+
+    def catch_up_on_gke(self):
+        """One run, as an overlay of one's own would have it."""
+        with tempfile.TemporaryDirectory() as scratch:
+            place = pathlib.Path(scratch).resolve()
+            paths = {name: os.path.relpath(KUBERNETES / name, place) for name in ("base", "components/catch-up", "components/gke")}
+            (place / "kustomization.yaml").write_text(yaml.safe_dump({
+                "apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization", "resources": [paths.pop("base")],
+                "components": list(paths.values())}))
+            resources = documents(run(KUSTOMIZE, "kustomize", place))
+        for resource in resources:
+            valid(resource)
+        return resources
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ import json
 import pathlib
 import re
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -14,16 +13,10 @@ import urllib.request
 
 import yaml
 
-from support import DEPLOY, ROOT, TOOLS, binary, promtool, without_ours
+from support import DEPLOY, ROOT, TOOLS, binary, free_port, promtool, without_ours
 
 # No step takes this long, however loaded the machine.
 PATIENCE = 120
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 def get(url):

@@ -17,6 +17,7 @@ S3 = [
     ("POST", r"/.+", {"uploads"}, "PutObject"),
     ("POST", r"/.+", {"uploadId"}, "PutObject"),
     ("DELETE", r"/.+", {"uploadId"}, "AbortMultipartUpload"),
+    ("DELETE", r"/.+", set(), "DeleteObject"),
 ]
 # What a DynamoDB call needs that does not go by its own name.
 STATEMENTS = {"INSERT": "PartiQLInsert", "UPDATE": "PartiQLUpdate", "SELECT": "PartiQLSelect", "DELETE": "PartiQLDelete"}

@@ -279,9 +279,13 @@ fn tables_that_are_not_ours_to_make_are_asked_for_by_command() {
     world.workspace.set("state.dynamodb.create_tables", "false");
     world.workspace.feed("a.ndjson", "{\"log_id\":\"a\"}\n");
     let done = world.run(&["catch-up"]).expect(2);
-    let command = format!("aws dynamodb create-table --table-name {}", world.table("leases"));
-    assert!(done.stderr.contains(&command), "{}", done.stderr);
     assert!(!world.workspace.archive().exists());
+    let checked = world.run(&["check", "--json"]).expect(1);
+    for table in ["leases", "claims"] {
+        let command = format!("aws dynamodb create-table --table-name {}", world.table(table));
+        assert!(done.stderr.contains(&command), "{}", done.stderr);
+        assert!(checked.stdout.contains(&command), "{}", checked.stdout);
+    }
 }
 
 #[test]

@@ -167,12 +167,22 @@ fn the_sql_for_a_bucket_names_it_and_how_to_reach_it() {
     let sql = world.run(&["ddl", "duckdb"]).expect(0).stdout;
     assert!(sql.contains("CREATE OR REPLACE SECRET") && sql.contains("REGION 'us-east-1'"), "{sql}");
     assert!(sql.contains("-- To reach the bucket, first run"), "{sql}");
+    let host =
+        |url: &str| format!("ENDPOINT '{}', USE_SSL false", url.trim_start_matches("http://").trim_end_matches('/'));
+    assert!(sql.contains(&host(world.proxy.url())), "the environment's: {sql}");
 
     world.workspace.set("archive.compression", "\"gzip\"");
     assert!(world.run(&["ddl", "duckdb"]).expect(0).stderr.contains("have another format"));
     world.proxy.on("ListObjectsV2").answer(Answer::s3_access_denied());
     let done = world.run(&["ddl", "duckdb"]).expect(0);
     assert!(done.stderr.contains("s3:ListBucket") && done.stdout.contains(&root), "{done:?}");
+
+    // Past the proxy, which stays the environment's.
+    let direct = world.runtime.block_on(ministack()).url.clone();
+    world.workspace.set("archive.s3.endpoint_url", &format!("{direct:?}"));
+    world.proxy.on("ListObjectsV2").answer(Answer::s3_access_denied());
+    let done = world.run(&["ddl", "duckdb"]).expect(0);
+    assert!(!done.stderr.contains("s3:ListBucket") && done.stdout.contains(&host(&direct)), "{done:?}");
 }
 
 #[test]

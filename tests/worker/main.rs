@@ -9,6 +9,7 @@ mod pubsub;
 mod settings;
 mod spooled;
 mod stops;
+mod told;
 mod world;
 
 use std::sync::atomic::Ordering;

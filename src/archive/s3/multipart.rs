@@ -33,7 +33,8 @@ impl S3Archive {
         if !matches!(put, Ok(Put::Created))
             && let Err(error) = self.abort(key, &upload).await
         {
-            tracing::warn!(key, upload, %error, "the parts of an upload that came to nothing could not be cleared away");
+            tracing::warn!(key, upload, %error,
+                "the parts of an upload that came to nothing could not be cleared away: a lifecycle rule of the bucket can");
         }
         put
     }

@@ -100,6 +100,11 @@ pub(super) async fn open_bucket(config: &S3Config, clock: Arc<dyn Clock>) -> Res
     S3Archive::new(client, s3_options(config, bucket), clock).map_err(prefix)
 }
 
+/// The bucket's endpoint, where it is another than its region's: the configuration's, or the environment's.
+pub(in crate::cli) async fn bucket_endpoint(config: &S3Config) -> Option<String> {
+    aws::s3_endpoint(&aws::sdk_config(config.access(), PATIENCE).await)
+}
+
 fn s3_options(config: &S3Config, bucket: &str) -> S3Options {
     let encryption = config.sse.map(|sse| match sse {
         S3Encryption::Aes256 => Encryption::S3,

@@ -75,8 +75,16 @@ impl DynamoState {
             tags: &settings.tags,
         };
         // With the claims' client: it waits longer.
+        let mut missing = Vec::new();
         for table in [lease_table(&names.leases), claims_table(&names.claims)] {
-            prepare(&claims, table, options, clock.as_ref()).await.map_err(table_failure)?;
+            match prepare(&claims, table, options, clock.as_ref()).await {
+                // Told together: whoever makes the one makes the other.
+                Err(error @ TableError::Missing { .. }) => missing.push(error.to_string()),
+                prepared => prepared.map_err(table_failure)?,
+            }
+        }
+        if !missing.is_empty() {
+            return Err(Failure::configuration(anyhow!(missing.join("\n")).context("state.dynamodb.table_prefix")));
         }
         let claims = ClaimsTable::new(claims, &names.claims);
         Ok(Self { leases, claims, names, window: config.dedupe.window.get(), clock })

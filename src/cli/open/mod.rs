@@ -27,7 +27,9 @@ use crate::worker::Settings;
 
 use source::READ_AHEAD;
 
-pub(super) use archive::{OpenArchive, archive_identity, check_pair, find_archive, open_archive, read_archive};
+pub(super) use archive::{
+    OpenArchive, archive_identity, bucket_endpoint, check_pair, find_archive, open_archive, read_archive,
+};
 pub(super) use dynamodb::Names;
 pub(super) use pubsub::open_subscription;
 pub(super) use source::{Lag, OpenSource, open_source, pages};

@@ -427,7 +427,7 @@ impl Cursor {
         if self.reading.until == Until::Forever && (self.damage.is_some() || self.buffer.is_empty()) {
             if let Some(damage) = &self.damage {
                 tracing::warn!(shard = %self.file.shard, byte = self.offset, error = %damage,
-                    "the compressed file ends in the middle or is damaged; waiting for it to change");
+                    "the compressed file ends in the middle or is damaged; waiting for it to change: restore it if nobody is writing it");
             }
             return Ok(End::Wait);
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::task::JoinSet;
+use tracing::Instrument as _;
 
 use super::cursor::{Answer, Cursor, Place};
 use super::fault::Fault;
@@ -69,7 +70,7 @@ impl ShardReader for ShardCursor {
     async fn next(&mut self) -> Result<Page, SourceError> {
         if self.under_way.is_empty() {
             let engine = self.engine.take().ok_or_else(|| self.failed("its reader has failed".into()))?;
-            self.under_way.spawn(engine.turn());
+            self.under_way.spawn(engine.turn().in_current_span());
         }
         let (engine, page) = match self.under_way.join_next().await {
             Some(Ok(turn)) => turn,
@@ -81,7 +82,7 @@ impl ShardReader for ShardCursor {
         if page.next == Next::More
             && let Some(engine) = self.engine.take()
         {
-            self.under_way.spawn(engine.turn());
+            self.under_way.spawn(engine.turn().in_current_span());
         }
         Ok(page)
     }
@@ -147,7 +148,7 @@ impl Engine {
                 }
                 Fault::Invalid(words) => match place {
                     Place::At(_) | Place::After(_) => {
-                        tracing::warn!(shard = %self.shard, ?place, words, "the stream no longer has this place");
+                        tracing::warn!(shard = %self.shard, ?place, words, "the stream no longer has this place; what is missing is told as a gap");
                         self.feed.forget();
                         self.cursor.trimmed();
                     }
@@ -173,7 +174,8 @@ impl Engine {
         let expected = matches!(fault, Fault::InUse(_));
         let pause = if expected { pause.min(IN_USE_PAUSE) } else { pause };
         if !expected && let Some(failures) = self.outage.tell(now) {
-            tracing::warn!(shard = %self.shard, ?fault, failures, "the shard can't be read now; trying again");
+            let place = self.cursor.place();
+            tracing::warn!(shard = %self.shard, ?place, ?fault, failures, "the shard can't be read now; trying again");
         }
         self.stream.clock.sleep(pause).await;
         Ok(())

@@ -98,7 +98,7 @@ impl Keeper {
         self.shared.found_late(late);
         self.shared.found_gone(gone(&rows, &standing));
         if let Err(error) = self.remove(&done).await {
-            tracing::warn!(%error, "what is archived can't be removed from the spools now; it is tried again");
+            tracing::warn!(%error, "what is archived can't be removed from the spools now, and only takes up room; it is tried again");
         }
         Ok(())
     }
@@ -146,7 +146,8 @@ impl Keeper {
         if numbers.contains(&next) {
             return Ok(());
         }
-        tracing::warn!(%spool, number, "messages stand behind the end of a spool that was archived; they are archived by themselves");
+        let shard = Part::Late(spool.clone(), number).shard();
+        tracing::warn!(%shard, "messages stand behind the end of a spool that was archived; they are archived by themselves");
         let seal = encode_seal(spool, next, self.shared.clock.now());
         let put = self.shared.store.put_if_absent(&spool.key(next), seal).await;
         put.map(drop).map_err(|error| unreadable(&Part::Whole(spool.clone()).shard(), &error))

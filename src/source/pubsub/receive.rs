@@ -143,7 +143,7 @@ impl Receiving {
                     attempt,
                     most,
                     "a message is about to go to the dead-letter topic, where nobody archives it: it was delivered again \
-                     and again without being acknowledged"
+                     and again without being acknowledged; see why segments are not put, or acknowledgements not taken"
                 );
             }
         }
