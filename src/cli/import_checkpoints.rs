@@ -223,6 +223,7 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lease::memory::MemoryLeases;
     use crate::source::Position;
 
     fn row(shard: &str, position: u64) -> LeaseRow {
@@ -252,5 +253,15 @@ mod tests {
         let committed = LeaseRow { batch_seq: 1, ..row("b", 2) };
         assert!(checked(&[committed], &[]).unwrap_err().contains("b has a lease row already"));
         assert!(checked(&[], &["b"]).unwrap_err().contains("the archive has batches of b already"));
+    }
+
+    #[tokio::test]
+    async fn a_row_that_a_worker_made_meanwhile_is_left_alone_and_told() {
+        let leases = MemoryLeases::shared();
+        for _ in 0..2 {
+            assert!(create(&leases, &row("a", 1)).await.is_ok(), "an attempt whose answer was lost is one's own");
+        }
+        assert!(create(&leases, &row("a", 2)).await.is_err());
+        assert_eq!(leases.list().await.unwrap(), [row("a", 1)]);
     }
 }

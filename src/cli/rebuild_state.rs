@@ -165,4 +165,20 @@ mod tests {
         assert!(replace_rows(&leases, &standing, &made).await.is_err());
         assert_eq!(leases.list().await.unwrap(), replaced);
     }
+
+    #[tokio::test]
+    async fn a_row_that_somebody_wrote_since_it_was_looked_at_is_neither_replaced_nor_removed() {
+        let alive = row("a", 8, Some("alive"));
+        let looked = row("a", 7, None);
+        let made = row("a", 0, None);
+        // To be replaced, to be removed, and to be made where none stood.
+        for (standing, rows) in
+            [(vec![looked.clone()], vec![made.clone()]), (vec![looked], vec![]), (vec![], vec![made])]
+        {
+            let leases = MemoryLeases::shared();
+            leases.create(&alive).await.unwrap();
+            assert!(replace_rows(&leases, &standing, &rows).await.is_err(), "{standing:?}, {rows:?}");
+            assert_eq!(leases.list().await.unwrap(), std::slice::from_ref(&alive));
+        }
+    }
 }

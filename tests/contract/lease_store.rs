@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // clippy knows test functions, not what they call
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use auditlake::lease::embedded::EmbeddedLeases;
@@ -10,11 +11,12 @@ use auditlake::lease::memory::MemoryLeases;
 use auditlake::lease::{LeaseError, LeaseRow, LeaseStore, LeftOver, Pending, WorkerId};
 use auditlake::source::{Checkpoint, HashRange, Position, SequenceNumber, ShardId};
 use tempfile::TempDir;
+use tokio::task::JoinSet;
 
 use crate::dynamodb;
 
 /// Runs one test of the suite against a new store of each kind.
-async fn with_each_store<F: Future<Output = ()>>(test: impl Fn(Box<dyn LeaseStore>) -> F) {
+pub(crate) async fn with_each_store<F: Future<Output = ()>>(test: impl Fn(Box<dyn LeaseStore>) -> F) {
     test(Box::new(MemoryLeases::shared())).await;
     let directory = TempDir::new().unwrap();
     test(Box::new(EmbeddedLeases::open(directory.path()).unwrap())).await;
@@ -165,16 +167,38 @@ async fn a_row_is_removed_only_as_it_was_seen() {
     .await;
 }
 
-#[tokio::test]
+/// Makes one write of each of eight workers at once; the rows of those that it was granted to.
+async fn at_once<W: Future<Output = Result<(), LeaseError>> + Send + 'static>(
+    store: &Arc<dyn LeaseStore>,
+    counter: u64,
+    write: impl Fn(Arc<dyn LeaseStore>, LeaseRow) -> W,
+) -> Vec<LeaseRow> {
+    let mut writes = JoinSet::new();
+    for worker in 0..8 {
+        let row = LeaseRow { owner: Some(WorkerId::new(format!("w{worker}"))), ..row("a", counter) };
+        let written = write(Arc::clone(store), row.clone());
+        writes.spawn(async move { (written.await, row) });
+    }
+    let (won, lost): (Vec<_>, Vec<_>) = writes.join_all().await.into_iter().partition(|(written, _)| written.is_ok());
+    for (written, _) in lost {
+        assert_conflict(&written, "a");
+    }
+    won.into_iter().map(|(_, row)| row).collect()
+}
+
+// On threads of their own: a store that takes no turns by itself shows it only there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn of_many_at_once_one_wins() {
     with_each_store(async |store| {
-        store.create(&row("a", 0)).await.unwrap();
-        let attempts = ["u", "v", "w"].map(|worker| LeaseRow { owner: Some(WorkerId::new(worker)), ..row("a", 1) });
-        let (first, second, third) =
-            tokio::join!(store.replace(&attempts[0]), store.replace(&attempts[1]), store.replace(&attempts[2]));
-        let won: Vec<usize> = (0..).zip([first, second, third]).filter(|(_, it)| it.is_ok()).map(|(i, _)| i).collect();
-        assert_eq!(won.len(), 1);
-        assert_eq!(store.get(&shard("a")).await.unwrap().as_ref(), Some(&attempts[won[0]]));
+        let store = Arc::from(store);
+        for round in 0..5 {
+            let created = at_once(&store, 0, |store, row| async move { store.create(&row).await }).await;
+            assert_eq!(store.list().await.unwrap(), created, "round {round}");
+            let replaced = at_once(&store, 1, |store, row| async move { store.replace(&row).await }).await;
+            assert_eq!(store.list().await.unwrap(), replaced, "round {round}");
+            let removed = at_once(&store, 1, |store, row| async move { store.remove(&row).await }).await;
+            assert_eq!((removed.len(), store.list().await.unwrap()), (1, Vec::new()), "round {round}");
+        }
     })
     .await;
 }

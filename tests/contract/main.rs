@@ -10,6 +10,7 @@ mod dynamodb_claims;
 mod dynamodb_leases;
 mod dynamodb_tables;
 mod kinesis;
+mod lease_held;
 mod lease_store;
 mod pubsub;
 mod s3;

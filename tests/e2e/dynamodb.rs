@@ -228,6 +228,29 @@ fn claims_that_were_half_made_are_completed_before_anything_claims() {
 }
 
 #[test]
+fn who_slept_while_it_made_claims_puts_them_in_the_place_of_no_others() {
+    let (world, _) = InTables::archived();
+    world.drop_table("claims");
+    let held = world.proxy.on("BatchExecuteStatement").hang();
+    let sleeper = Process::start(&mut world.command(&world.workspace, &["catch-up"]));
+    crate::support::wait_until("claims are being made", || held.hits() > 0);
+    sleeper.signal("STOP");
+    held.heal();
+    world.run(&["rebuild-state"]).expect(0);
+    let marker = || {
+        let items = world.items(&world.table("claims"));
+        items.into_iter().find(|item| item["id"].as_s().unwrap() == "_auditlake").unwrap()
+    };
+    let standing = marker();
+    sleeper.signal("CONT");
+    let said = sleeper.wait().expect(1).stderr;
+    assert!(said.contains("were made anew by another process meanwhile"), "{said}");
+    assert_eq!(marker(), standing);
+    assert_eq!(world.catch_up()["archived"], json!(0));
+    world.verify();
+}
+
+#[test]
 fn a_table_of_claims_that_vanishes_under_a_worker_lets_nothing_in_twice() {
     let (world, mut corpus) = InTables::archived();
     let process = Process::start(&mut world.command(&world.workspace, &["run"]));

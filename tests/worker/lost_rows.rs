@@ -7,7 +7,7 @@ use std::time::Duration;
 use auditlake::archive::ArchiveStore as _;
 use auditlake::dedupe::memory::MemoryClaims;
 use auditlake::encode::{Compression, PartitionKey};
-use auditlake::lease::LeaseStore as _;
+use auditlake::lease::{LeaseRow, LeaseStore as _, WorkerId};
 use auditlake::source::ShardId;
 use auditlake::source::memory::MemorySource;
 use auditlake::verify::rebuild;
@@ -186,6 +186,27 @@ async fn who_goes_on_for_a_moment_after_its_row_was_made_anew_holds_up_nobody() 
         let summary = b.stop().await;
         assert!(summary.failures.is_empty(), "{summary:?}");
         assert_each_once_of_a_lost_row(&world, 31).await;
+    }
+}
+
+/// Somebody who did not look may take it in the moment in which it is to be removed.
+#[tokio::test(start_paused = true)]
+async fn a_row_that_is_behind_the_archive_is_removed_only_as_it_was_seen() {
+    for is_taken in [false, true] {
+        let world = shared_world().await;
+        world.put("s", &record("first"));
+        world.catch_up().await;
+        let shard = ShardId::new("s");
+        world.leases.lose_all();
+        world.leases.create(&LeaseRow::new(shard.clone(), Vec::new())).await.unwrap();
+        let b = start(&world, "b");
+        b.faults.steal_removed.store(is_taken, Ordering::SeqCst);
+        world.sleep(Duration::from_secs(3)).await;
+        assert!(!b.faults.steal_removed.load(Ordering::SeqCst), "nobody tried to remove it");
+        let standing = world.leases.get(&shard).await.unwrap();
+        let owner = standing.as_ref().and_then(|row| row.owner.clone());
+        assert_eq!(owner, is_taken.then(|| WorkerId::new("thief")), "{standing:?}");
+        b.stop().await;
     }
 }
 

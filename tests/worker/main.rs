@@ -206,6 +206,32 @@ async fn what_stands_under_a_batchs_key_and_is_not_of_it_stops_the_shard() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_manifest_that_is_another_batchs_stops_the_shard() {
+    let (world, elsewhere) = (World::new().await, World::new().await);
+    let key = "_manifests/a/00000000.json";
+    elsewhere.put("a", &record("another"));
+    elsewhere.catch_up().await;
+    let others = elsewhere.archive.get(key).await.unwrap().unwrap();
+    world.put("a", &record("a"));
+    *world.faults.refuse_puts.lock().unwrap() = Some(key.into());
+    assert_eq!(world.catch_up().await.failures.len(), 1);
+    *world.faults.refuse_puts.lock().unwrap() = None;
+    for (standing, words) in [(others, "it describes another batch"), ("{}".into(), "missing field")] {
+        world.archive.overwrite(key, standing.clone());
+        let summary = world.catch_up().await;
+        let [failure] = &summary.failures[..] else { panic!("{summary:?}") };
+        let error = failure.to_string();
+        assert!(error.starts_with(&format!("a: {key} stands")) && error.contains(words), "{error}");
+        assert_eq!(world.archive.get(key).await.unwrap().unwrap(), standing);
+        assert!(world.row("a").await.pending.is_some(), "the batch is not committed");
+    }
+    world.archive.remove(key);
+    assert!(world.catch_up().await.failures.is_empty());
+    assert_eq!(world.archived().await.len(), 1);
+    assert!(world.proof().await.is_intact());
+}
+
+#[tokio::test(start_paused = true)]
 async fn where_rejects_can_not_be_put_the_checkpoint_stays() {
     let world = World::new().await;
     world.put("a", &record(1));

@@ -61,6 +61,8 @@ pub(crate) struct Faults {
     pub(crate) flushes: AtomicU64,
     /// The next lease that is given up is taken at once by another worker, and who gave it up hears nothing of it.
     pub(crate) steal_released: AtomicBool,
+    /// The next row that is to be removed is taken by another worker just before.
+    pub(crate) steal_removed: AtomicBool,
 }
 
 /// Whether this call's answer is lost: every other one's, as long as there are any left to lose.
@@ -177,6 +179,11 @@ impl LeaseStore for FaultyLeases {
 
     async fn remove(&self, row: &LeaseRow) -> Result<(), LeaseError> {
         self.1.reach_leases().await?;
+        if self.1.steal_removed.swap(false, Ordering::SeqCst) {
+            let stored = self.0.get(&row.shard).await?.unwrap();
+            let thief = Some(WorkerId::new("thief"));
+            self.0.replace(&LeaseRow { counter: stored.counter + 1, owner: thief, ..stored }).await?;
+        }
         self.0.remove(row).await
     }
 

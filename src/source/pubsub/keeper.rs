@@ -178,7 +178,12 @@ pub(super) const TIDY_EVERY: Duration = Duration::from_mins(1);
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Cut, PubsubOptions, PubsubSource};
     use super::*;
+    use crate::archive::{ArchiveStore as _, MemoryArchive};
+    use crate::lease::memory::MemoryLeases;
+    use crate::ops::clock::SystemClock;
+    use crate::ops::memory::MemoryBudget;
     use crate::source::{Checkpoint, Position};
 
     fn row(at: Option<u64>, ended: bool) -> LeaseRow {
@@ -190,6 +195,20 @@ mod tests {
     fn judged(numbers: &[u64], at: Option<u64>, ended: bool) -> (Vec<u64>, Vec<u64>) {
         let Judged { archived, behind } = judge(&numbers.iter().copied().collect(), &row(at, ended));
         (archived, behind)
+    }
+
+    #[tokio::test]
+    async fn a_writer_that_put_one_more_while_it_was_turned_away_is_not_overwritten() {
+        let store = Arc::new(MemoryArchive::new());
+        let cut = Cut { flush_interval: Duration::ZERO, max_bytes: 1, max_messages: 1 };
+        let options = PubsubOptions { cut, seal_after: Duration::ZERO };
+        let source = PubsubSource::new(store.clone(), options, Arc::new(SystemClock::start()), MemoryBudget::new(1));
+        let keeper = Keeper::new(source.shared, Arc::new(MemoryLeases::shared()));
+        let spool = SpoolName::new("spool-1").unwrap();
+        // It was not there yet when the store was listed.
+        store.put_if_absent(&spool.key(3), "one more".into()).await.unwrap();
+        keeper.turn_away(&spool, 2, &[2].into()).await.unwrap();
+        assert_eq!(store.get(&spool.key(3)).await.unwrap().unwrap(), "one more");
     }
 
     #[test]

@@ -8,13 +8,14 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use auditlake::archive::MemoryArchive;
+use auditlake::archive::{ArchiveError, ArchiveStore, Listed, MemoryArchive, Put, Stat};
 use auditlake::ops::clock::SystemClock;
 use auditlake::ops::memory::MemoryBudget;
 use auditlake::source::pubsub::{
     Appended, Cut, Message, PubsubOptions, PubsubSource, SpoolName, SpoolStore, SpoolWriter,
 };
-use auditlake::source::{Checkpoint, Next, ShardId, Source, Target, Until};
+use auditlake::source::{Checkpoint, Next, Payload, ShardId, Source, Target, Until};
+use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -34,7 +35,7 @@ struct Spools {
     second: AtomicI64,
 }
 
-fn source_over(store: Arc<MemoryArchive>) -> PubsubSource {
+fn source_over(store: Arc<dyn SpoolStore>) -> PubsubSource {
     PubsubSource::new(store, OPTIONS, Arc::new(SystemClock::start()), MemoryBudget::new(1 << 20))
 }
 
@@ -137,6 +138,83 @@ async fn a_spool_that_nobody_writes_is_sealed_and_its_writer_finds_its_number_ta
     }
     let mut reader = open(&other, Checkpoint::TrimHorizon, Until::Forever).await.unwrap();
     assert_eq!(texts(&drain(reader.as_mut()).await.unwrap().0), payloads(0..10), "nothing was added");
+}
+
+/// A store that shows one object only once something is put: the writer and a reader meet in that moment.
+struct Meeting {
+    store: Arc<MemoryArchive>,
+    hidden: std::sync::Mutex<Option<&'static str>>,
+}
+
+impl Meeting {
+    fn shows(&self, key: &str) -> bool {
+        *self.hidden.lock().unwrap() != Some(key)
+    }
+}
+
+#[async_trait]
+impl ArchiveStore for Meeting {
+    async fn put_if_absent(&self, key: &str, body: Bytes) -> Result<Put, ArchiveError> {
+        self.hidden.lock().unwrap().take();
+        self.store.put_if_absent(key, body).await
+    }
+
+    async fn get(&self, key: &str) -> Result<Option<Bytes>, ArchiveError> {
+        if self.shows(key) { self.store.get(key).await } else { Ok(None) }
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<Listed>, ArchiveError> {
+        Ok(self.store.list(prefix).await?.into_iter().filter(|object| self.shows(&object.key)).collect())
+    }
+
+    async fn stat(&self, key: &str) -> Result<Option<Stat>, ArchiveError> {
+        if self.shows(key) { self.store.stat(key).await } else { Ok(None) }
+    }
+}
+
+#[async_trait]
+impl SpoolStore for Meeting {
+    async fn remove(&self, key: &str) -> Result<(), ArchiveError> {
+        SpoolStore::remove(self.store.as_ref(), key).await
+    }
+}
+
+#[tokio::test]
+async fn a_segment_that_is_put_while_its_spool_is_sealed_is_neither_replaced_nor_left_out() {
+    let second = Target::Before { sequence: 1.into(), bytes: None };
+    for (until, met) in
+        [(Until::Forever, (payloads(0..14), Next::ShardEnd)), (Until::Target(second), (payloads(0..7), Next::Reached))]
+    {
+        let spools = Spools::new();
+        spools.append(&spools.shard(), &payloads(0..14)).await;
+        let hidden = std::sync::Mutex::new(Some("shard-1/00000001"));
+        let store = Arc::new(Meeting { store: spools.store.clone(), hidden });
+        let other = Spools { source: source_over(store.clone()), ..Spools::new() };
+        let mut reader = open(&other, Checkpoint::TrimHorizon, until).await.unwrap();
+        let (read, next) = drain(reader.as_mut()).await.unwrap();
+        assert!(store.hidden.lock().unwrap().is_none(), "nobody tried to seal the spool");
+        assert_eq!((texts(&read), next), met);
+        assert_eq!(texts(&read_to_the_end(&spools).await), payloads(0..14));
+    }
+}
+
+async fn read_to_the_end(spools: &Spools) -> Vec<Payload> {
+    let other = Spools { source: source_over(spools.store.clone()), ..Spools::new() };
+    let mut reader = open(&other, Checkpoint::TrimHorizon, Until::Forever).await.unwrap();
+    let (read, next) = drain(reader.as_mut()).await.unwrap();
+    assert_eq!(next, Next::ShardEnd);
+    read
+}
+
+#[tokio::test]
+async fn a_writer_that_ends_its_spool_replaces_no_segment_whose_answer_was_lost() {
+    let (spools, elsewhere) = (Spools::new(), Spools::new());
+    spools.append(&spools.shard(), &payloads(0..7)).await;
+    elsewhere.append(&elsewhere.shard(), &payloads(0..14)).await;
+    let segment = elsewhere.store.get("shard-1/00000001").await.unwrap().unwrap();
+    spools.store.put_if_absent("shard-1/00000001", segment).await.unwrap();
+    spools.end(&spools.shard()).await;
+    assert_eq!(texts(&read_to_the_end(&spools).await), payloads(0..14));
 }
 
 #[tokio::test]
