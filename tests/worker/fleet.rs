@@ -59,7 +59,7 @@ async fn owners(world: &World) -> BTreeMap<String, usize> {
     owners
 }
 
-async fn assert_even(world: &World, workers: &[&Running]) {
+pub(crate) async fn assert_even(world: &World, workers: &[&Running]) {
     let owners = owners(world).await;
     let counts: Vec<usize> = workers.iter().map(|worker| owners.get(worker.name).copied().unwrap_or(0)).collect();
     assert_eq!(owners.len(), workers.len(), "{owners:?}");

@@ -6,6 +6,7 @@ mod fleet;
 mod lost_rows;
 mod lost_shards;
 mod pubsub;
+mod scale;
 mod settings;
 mod spooled;
 mod stops;
