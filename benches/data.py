@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes made-up audit logs, one record a line, and prints what must come of them, as JSON.
 
-    python3 benches/data.py --lines 1000000 --out audit.ndjson [--seed 7] [--malformed 0.001]
+    python3 benches/data.py --records 1000000 --out audit.ndjson [--seed 7] [--malformed 0.001] [--days 30]
 
 Every line is a function of the seed, its number and how many there are: the same bytes on every machine, by however many processes.
 
@@ -27,7 +27,7 @@ import os
 import zlib
 
 FIRST_DAY = datetime.datetime(2026, 1, 1, tzinfo=datetime.timezone.utc)
-DAYS = 30
+DAYS = 30  # whose records a file brings
 BLOCK = 10_000  # lines a process makes at once
 COPIES, RESENT = 0.05, 0.02
 MALFORMED_RATE = 0.001
@@ -201,8 +201,8 @@ class Event:
 class Data:
     """All lines of one data set, each made when it is asked for."""
 
-    def __init__(self, lines, seed=7, malformed=MALFORMED_RATE):
-        self.lines = lines
+    def __init__(self, lines, seed=7, malformed=MALFORMED_RATE, days=DAYS):
+        self.lines, self.days = lines, days
         self.key = hashlib.sha256(b"%d" % seed).digest()
         below = malformed, malformed + COPIES, malformed + COPIES + RESENT
         self.kinds = [int(share * 2**32) for share in below]
@@ -238,7 +238,7 @@ class Data:
         shape = dice.of(SHAPES)
         # In the order of their times, but for two minutes; one of 64 is up to 36 hours late.
         late = dice.below(129_600_000_000 if dice.below(64) == 0 else 120_000_000)
-        event = Event(dice, shape, max(0, number * DAYS * 86_400_000_000 // self.lines - late))
+        event = Event(dice, shape, max(0, number * self.days * 86_400_000_000 // self.lines - late))
         event.version = added + (2 if shape in ("new", "ui") and dice.below(3) else 0)
         fields = getattr(event, "transition" if shape == "old" and added else shape)()
         return dice.of(WRITERS)(fields), event.log_id, event.version, f"{event.time:%Y-%m-%d}"
@@ -344,11 +344,10 @@ class Truth:
         }
 
 
-def write(path, lines, seed=7, malformed=MALFORMED_RATE, processes=None):
+def write(path, data, processes=None):
     """Writes a file, and gives its truth."""
-    data = Data(lines, seed, malformed)
     truth = Truth(data)
-    spans = [(data, (first, min(first + BLOCK, lines))) for first in range(0, lines, BLOCK)]
+    spans = [(data, (first, min(first + BLOCK, data.lines))) for first in range(0, data.lines, BLOCK)]
     with open(path, "wb") as out, multiprocessing.Pool(processes or len(os.sched_getaffinity(0))) as pool:
         # A few at a time: a pool hands out all that it is given, and the file may be larger than the memory.
         for at in range(0, len(spans), 32):
@@ -360,12 +359,14 @@ def write(path, lines, seed=7, malformed=MALFORMED_RATE, processes=None):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--lines", type=int, required=True, help="how many, of every kind together")
+    parser.add_argument("--records", type=int, required=True, help="how many lines, of every kind together")
     parser.add_argument("--seed", type=int, default=7, help="another one, other lines (7)")
     parser.add_argument("--malformed", type=float, default=MALFORMED_RATE, help=f"the share of malformed lines ({MALFORMED_RATE})")
+    parser.add_argument("--days", type=int, default=DAYS, help=f"how many days they are of ({DAYS})")
     parser.add_argument("--out", required=True, help="the file")
     options = parser.parse_args()
-    print(json.dumps(write(options.out, options.lines, options.seed, options.malformed), indent=1))
+    data = Data(options.records, options.seed, options.malformed, options.days)
+    print(json.dumps(write(options.out, data), indent=1))
 
 
 if __name__ == "__main__":

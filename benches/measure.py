@@ -51,10 +51,12 @@ def auditlake(directory, source, *arguments, **settings):
     return run([BINARY, *arguments, "--json"], settings)
 
 
-def make(source, lines, malformed=0.001):
-    """Writes audit logs and gives their truth. In a process of its own, which takes its memory with it."""
-    command = [sys.executable, ROOT / "benches" / "data.py", "--lines", str(lines), "--malformed", str(malformed), "--out", source]
-    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+def make(path, records, **options):
+    """Writes audit logs by data.py and gives their truth. In a process of its own, which takes its memory with it."""
+    options |= {"records": records, "out": path}
+    arguments = [f"--{name}={value}" for name, value in options.items()]
+    done = subprocess.run([sys.executable, ROOT / "benches" / "data.py", *arguments], stdout=subprocess.PIPE, check=True)
+    return json.loads(done.stdout)
 
 
 def differences(summary, truth):

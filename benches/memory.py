@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Archives many made-up records and prints what it took: `python3 benches/memory.py [LINES]` (5,000,000).
+"""Archives many made-up records and prints what it took: `python3 benches/memory.py [RECORDS]` (5,000,000).
 
 Writes audit logs (data.py) into a temporary directory, runs `target/release/auditlake catch-up` and `verify` on them, checks the counts,
 and prints seconds, the peak resident memory of each, and the sizes. Needs about 1.5 times the input's size.
