@@ -112,14 +112,18 @@ impl Input {
         let text = fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}")).leak();
         let units = units(text).map(|(start, data)| Payload { position: Position::new(start as u64), data });
         let payloads: &'static [Payload] = units.collect::<Vec<_>>().leak();
-        let records = payloads.iter().flat_map(|payload| {
-            let unpacked = Box::leak(Box::new(unpack(payload.data, LAYOUT.rules.max_payload_bytes)));
-            decode(unpacked, &LAYOUT.rules).filter_map(|decoded| {
-                let record = *decoded.outcome.ok()?;
-                Some(Placed { payload: &payload.position, index: decoded.index, record })
+        let records: Vec<Placed> = payloads
+            .iter()
+            .flat_map(|payload| {
+                let unpacked = Box::leak(Box::new(unpack(payload.data, LAYOUT.rules.max_payload_bytes)));
+                decode(unpacked, &LAYOUT.rules).filter_map(|decoded| {
+                    let record = *decoded.outcome.ok()?;
+                    Some(Placed { payload: &payload.position, index: decoded.index, record })
+                })
             })
-        });
-        Self { text, payloads, records: records.collect() }
+            .collect();
+        assert!(!records.is_empty(), "{path} holds no record");
+        Self { text, payloads, records }
     }
 }
 
