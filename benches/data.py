@@ -102,7 +102,8 @@ def details(dice, operation):
         return {"connection": dice.of(["google", "saml", "github"]), "mfa": True} if dice.below(2) else {}
     if operation in ("UpdateNamespace", "CreateNamespace", "UpdateNamespaceAPI"):
         spec = namespace_spec(dice, namespace)
-        return {"namespace": namespace, "spec": spec, "resource_version": dice.digits(16), "note": dice.of(TEXTS)}
+        request = {"namespace": namespace, "spec": spec, "resource_version": dice.digits(16), "note": dice.of(TEXTS)}
+        return request | {"async_operation_id": uuid_text(dice.digits(32))}
     if "Namespace" in operation and "User" not in operation or "Nexus" in operation or "Rule" in operation:
         target = {"namespace": namespace, "task_queue": "q-%d" % dice.below(40)}
         spec = {"name": "res-%d" % dice.below(300), "target": target, "description": dice.of(TEXTS)}
@@ -114,7 +115,7 @@ def details(dice, operation):
     first, count = dice.below(80), dice.below(16)
     namespaces = {NAMESPACES[(first + 7 * n) % 80]: {"permission": ("read", "write", "admin")[(first + n) % 3]} for n in range(count)}
     access = {"account_access": {"role": dice.of(["developer", "admin", "read", "owner"])}, "namespace_accesses": namespaces}
-    return {"target_users": [dice.of(USERS)[0]], "spec": {"access": access}}
+    return {"target_users": [dice.of(USERS)[0]], "spec": {"access": access}, "async_operation_id": uuid_text(dice.digits(32))}
 
 
 def namespace_spec(dice, namespace):
