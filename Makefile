@@ -14,7 +14,7 @@ export AUDITLAKE_TEST_TOOLS := $(abspath .tools)
 
 .PHONY: help
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## the release binary, target/release/auditlake
@@ -142,6 +142,33 @@ docs: ## writes the pages of docs/ that come from the code
 .PHONY: examples
 examples: ## makes examples/audit and examples/expected.json anew
 	$(PYTHON) examples/make_audit.py
+
+# What auditlake is compared with.
+BENCH_VENV := .tools/bench
+STAGES_DATA := target/bench/audit.ndjson
+BENCH ?=
+
+.PHONY: bench
+bench: build $(BENCH_VENV)/installed ## auditlake beside DuckDB, chDB, Polars and a loop in Python; BENCH="--records 20000 --rounds 1" is quick
+	$(BENCH_VENV)/bin/python benches/compare.py $(BENCH)
+
+$(BENCH_VENV)/installed: benches/requirements.txt
+	rm -rf $(BENCH_VENV)
+	$(PYTHON) -m venv $(BENCH_VENV)
+	$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
+
+.PHONY: bench-stages
+bench-stages: $(STAGES_DATA) ## time a record of each stage, from bytes to objects, in one thread
+	AUDITLAKE_BENCH_DATA=$(abspath $<) cargo bench --bench stages -- --sort location
+
+$(STAGES_DATA): benches/data.py
+	mkdir -p $(@D)
+	$(PYTHON) benches/data.py --records 20000 --days 1 --out $@ >/dev/null
+
+.PHONY: bench-instructions
+bench-instructions: ## instructions a record of each stage; needs valgrind
+	$(PYTHON) benches/instructions.py $(BENCH)
 
 .PHONY: bench-claims
 bench-claims: ## compares ways of keeping claims (benches/claims)

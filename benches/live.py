@@ -7,10 +7,8 @@ one core and its resident memory: first idle on `--shards` empty shards, then at
 
 import argparse
 import contextlib
-import json
 import os
 import pathlib
-import random
 import signal
 import socket
 import subprocess
@@ -21,9 +19,9 @@ import urllib.request
 
 import botocore.session
 
-from memory import record
+from data import Data
+from measure import BINARY
 
-BINARY = pathlib.Path(__file__).resolve().parent.parent / "target" / "release" / "auditlake"
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -124,7 +122,7 @@ def main():
             measure(f"idle on {options.shards} shards", process, 60 * options.minutes)
 
         make_stream(kinesis, "busy", 1)
-        rng, sent, begun = random.Random(7), 0, None
+        data, sent, begun = Data(lines=10**9), 0, None
 
         def put():
             nonlocal sent, begun
@@ -133,9 +131,9 @@ def main():
             for _ in range(max(1, options.rate // 250)):
                 if sent >= (time.monotonic() - begun) * options.rate:
                     break
-                data = [json.dumps(record(rng, sent + n, 10**9), separators=(",", ":")).encode() for n in range(250)]
-                kinesis.put_records(StreamName="busy", Records=[{"Data": line, "PartitionKey": "k"} for line in data])
-                sent += len(data)
+                lines = [data.record(sent + n)[0].encode() for n in range(250)]
+                kinesis.put_records(StreamName="busy", Records=[{"Data": line, "PartitionKey": "k"} for line in lines])
+                sent += len(lines)
 
         with worker(url, "busy") as process:
             time.sleep(5)
