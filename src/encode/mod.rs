@@ -6,7 +6,7 @@
 //! | `schema.rs` | the columns, in one table that writers, readers and DDL follow |
 //! | `keys.rs` | what objects are called, and which partition a row is in |
 //! | `object.rs`, `batch.rs` | one object being written; all objects of a batch |
-//! | `parquet.rs` (`chunk.rs`, `pages.rs`), `json.rs`, `reject.rs` | the formats |
+//! | `parquet.rs` (`chunk.rs`, `pages.rs`, `segments.rs`), `json.rs`, `reject.rs` | the formats |
 //! | `read.rs` | the way back |
 //! | `ddl.rs` | the SQL that opens it all |
 
@@ -24,6 +24,7 @@ mod reject;
 #[cfg(test)]
 mod samples;
 pub mod schema;
+mod segments;
 pub mod time_text;
 
 use jiff::Timestamp;

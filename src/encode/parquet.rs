@@ -20,6 +20,7 @@ use rayon::prelude::*;
 use super::chunk::{CHUNK_BYTES, CHUNK_ROWS, Chunk, Finished};
 use super::pages::{PageCounter, PageCounters};
 use super::schema::{self, COLUMN_COUNT, COLUMNS, ColumnType, Index};
+use super::segments::Segments;
 use super::{Compression, EncodeError, Layout, Row, whole_bytes};
 
 /// The file's `created_by`. It names the form of the bytes and not the program's version, so that a batch begun by one
@@ -142,7 +143,7 @@ pub(super) struct ParquetEncoder {
 
 /// The part of a file that has left the first chunk.
 struct OpenFile {
-    writer: SerializedFileWriter<Vec<u8>>,
+    writer: SerializedFileWriter<Segments>,
     factory: ArrowRowGroupWriterFactory,
     pages: PageCounters,
     group: Option<RowGroup>,
@@ -245,13 +246,14 @@ impl ParquetEncoder {
             None => OpenFile::new(&self.settings)?,
         };
         file.close_group()?;
-        Ok(file.writer.into_inner()?)
+        Ok(file.writer.into_inner()?.into_bytes())
     }
 }
 
 impl OpenFile {
     fn new(settings: &ParquetSettings) -> Result<Self, EncodeError> {
-        let writer = SerializedFileWriter::new(Vec::new(), settings.root.clone(), settings.properties.clone())?;
+        let writer =
+            SerializedFileWriter::new(Segments::default(), settings.root.clone(), settings.properties.clone())?;
         let pages = PageCounters::default();
         let factory = ArrowRowGroupWriterFactory::new(&writer, settings.arrow.clone())
             .with_page_store_factory(Arc::new(PageCounter::new(pages.clone())));
@@ -336,7 +338,7 @@ impl OpenFile {
             };
             group.columns.iter().enumerate().map(held).sum::<u64>()
         });
-        // A file's vector grows by doubling and its writer buffers 8 KiB.
+        // The file's writer buffers 8 KiB.
         self.writer.inner().capacity() as u64 + (8 << 10) + group
     }
 }

@@ -374,7 +374,7 @@ impl ShardTask {
 
     /// How many payloads to decode at once: few enough that a batch passes `max_bytes` by a small part of it.
     fn chunk_length(&self, payloads: &[Payload]) -> usize {
-        let most = (self.settings.limits.max_bytes / 16).clamp(16 << 10, 4 << 20);
+        let most = (self.settings.limits.max_bytes / 16).clamp(16 << 10, 1 << 20);
         let mut bytes = 0;
         let fits = |payload: &&Payload| {
             bytes += payload.data.len() as u64;

@@ -21,7 +21,10 @@ async fn twenty_workers_share_two_hundred_shards_and_then_rest() {
 
     let count = || {
         let sum = |of: fn(&Running) -> u64| workers.iter().map(of).sum::<u64>() as usize;
-        (sum(|worker| worker.faults.writes.load(Ordering::SeqCst)), sum(|worker| worker.faults.scans.load(Ordering::SeqCst)))
+        (
+            sum(|worker| worker.faults.writes.load(Ordering::SeqCst)),
+            sum(|worker| worker.faults.scans.load(Ordering::SeqCst)),
+        )
     };
     let before = count();
     world.sleep(Duration::from_mins(2)).await;
