@@ -123,8 +123,11 @@ impl Shared {
         self.write(SpoolName::begun(self.clock.now(), random_bytes()))
     }
 
+    /// Each shard that is gone is named once, and none that is still being written: one who slept may put something into a
+    /// spool that counts as gone, and whoever lists it then must find that it has left.
     fn write(&self, name: SpoolName) -> SpoolWriter {
-        let parents = self.gone.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut parents = std::mem::take(&mut *self.gone.lock().unwrap_or_else(PoisonError::into_inner));
+        parents.retain(|shard| Part::of(shard).is_none_or(|part| self.live.next(part.spool()).is_none()));
         SpoolWriter::begin(self.store.clone(), self.clock.clone(), self.live.clone(), name, parents)
     }
 
