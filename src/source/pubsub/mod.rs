@@ -303,6 +303,7 @@ impl Receiver {
         abort: &CancellationToken,
     ) -> Result<(), ReceiveError> {
         let known = tokio::select! {
+            biased;
             known = self.subscription.look() => known?,
             () = stop.cancelled() => return Ok(()),
         };
@@ -324,6 +325,7 @@ impl Receiver {
                 let (subscription, again_in_s) = (self.subscription.name(), pause.as_secs());
                 tracing::error!(subscription, %error, again_in_s, "nothing can be received now");
                 tokio::select! {
+                    biased;
                     () = clock.sleep(pause) => {}
                     () = stop.cancelled() => {}
                 }
@@ -341,6 +343,7 @@ impl Receiver {
                 self.shared.clock.sleep(TIDY_EVERY).await;
             };
             tokio::select! {
+                biased;
                 () = round => {}
                 () = stop.cancelled() => return,
             }

@@ -177,6 +177,7 @@ impl Receiving {
         }
         while self.acknowledging.join_next().await.is_some() {}
         tokio::select! {
+            biased;
             () = self.subscriber.closed() => {}
             () = self.shared.clock.sleep(ACKNOWLEDGE_WITHIN) => {
                 tracing::warn!("acknowledgements could not be sent: those messages come again, and are known by then");
