@@ -14,6 +14,7 @@ use super::segment::{Kind, decode, encode_seal};
 use super::{ORIGIN, Shared};
 use crate::archive::ArchiveError;
 use crate::lease::{LeaseRow, LeaseStore};
+use crate::ops::planted::{Bug, planted};
 use crate::source::{ShardId, SourceError};
 
 /// For how long a seal is kept. A writer that wakes must find its number taken, and none sleeps for longer.
@@ -35,7 +36,8 @@ struct Judged {
 /// on: reading resumes at the checkpoint's payload, and proves that it is there. Pure.
 fn judge(numbers: &BTreeSet<u64>, row: &LeaseRow) -> Judged {
     let at = row.checkpoint.position().and_then(|position| position.sequence.as_u64());
-    let is_archived = |number: &u64| at.is_some_and(|at| *number < at || (row.ended && *number == at));
+    let ends_here = row.ended || planted(Bug::SegmentRemovedEarly);
+    let is_archived = |number: &u64| at.is_some_and(|at| *number < at || (ends_here && *number == at));
     let (archived, rest): (Vec<u64>, Vec<u64>) = numbers.iter().partition(|number| is_archived(number));
     Judged { archived, behind: if row.ended { rest } else { Vec::new() } }
 }

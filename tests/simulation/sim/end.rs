@@ -67,6 +67,7 @@ impl World {
         if !self.is_over() {
             self.judge_rows();
             self.judge_losses();
+            self.judge_spools();
             self.prove().await;
         }
     }
@@ -76,14 +77,18 @@ impl World {
         while !self.is_over() && !is_so(self) {
             if self.now() >= until {
                 let rows: Vec<_> = self.rows().into_values().collect();
-                return self.violated(format!("{what}; the lease rows: {rows:#?}"));
+                let waiting = self.unacknowledged();
+                return self.violated(format!("{what}; not acknowledged: {waiting:?}; the lease rows: {rows:#?}"));
             }
             self.advance(Duration::from_secs(1)).await;
         }
     }
 
-    /// Whether all that the stream holds is committed.
+    /// Whether all that was published is acknowledged, and all that the stream or the spools hold is committed.
     fn has_no_lag(&self) -> bool {
+        if !self.unacknowledged().is_empty() {
+            return false;
+        }
         let rows = self.rows();
         let state = self.shared.state();
         state.ledger.shards.iter().filter(|(_, shard)| !shard.forgotten).all(|(id, shard)| {
