@@ -33,11 +33,13 @@ pub enum Bug {
     SealSkipped,
     /// The segment that the checkpoint lies in is removed while its spool is read on.
     SegmentRemovedEarly,
+    /// Nobody looks at what was put behind the end of a spool.
+    LateSegmentIgnored,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::CommitWithoutCondition,
         Self::PrepareSkipped,
         Self::ClaimWithoutPosition,
@@ -52,13 +54,18 @@ impl Bug {
         Self::SealTakenForSegment,
         Self::SealSkipped,
         Self::SegmentRemovedEarly,
+        Self::LateSegmentIgnored,
     ];
 
     /// Whether the rule is one of spools, which nobody breaks where there are none.
     pub const fn is_of_spools(self) -> bool {
         matches!(
             self,
-            Self::AcknowledgedBeforeDurable | Self::SealTakenForSegment | Self::SealSkipped | Self::SegmentRemovedEarly
+            Self::AcknowledgedBeforeDurable
+                | Self::SealTakenForSegment
+                | Self::SealSkipped
+                | Self::SegmentRemovedEarly
+                | Self::LateSegmentIgnored
         )
     }
 }
