@@ -37,6 +37,11 @@ struct Object {
 }
 
 impl Books {
+    /// Whether the shard is a spool, or was put behind the end of one.
+    pub(crate) fn have(&self, shard: &ShardId) -> bool {
+        self.spools.keys().any(|spool| shard.as_str().starts_with(spool))
+    }
+
     /// An object was put where none stood: the shard that it belongs to; what is wrong with it otherwise.
     fn enter(&mut self, put: &SpoolObject, body: &Bytes, is_archived: bool) -> Result<Entered, String> {
         let SpoolObject { spool: name, number, .. } = put;

@@ -100,9 +100,10 @@ impl State {
 
     pub(crate) fn row_created(&mut self, row: &LeaseRow) {
         self.judge.row_created(row);
-        // The parents of a stream's shard are known before there is a row; a spool's stand in its row alone.
+        // The parents of a stream's shard are known before there is a row. A spool's stand in its row alone, and one that is
+        // made anew may have others.
         let shard = self.ledger.shards.get_mut(&row.shard);
-        if let Some(shard) = shard.filter(|shard| shard.parents.is_empty()) {
+        if let Some(shard) = shard.filter(|_| self.books.have(&row.shard)) {
             shard.parents.clone_from(&row.parents);
         }
     }
