@@ -119,7 +119,9 @@ impl World {
         let moved_on = |child: &ShardId| rows.get(child).is_none_or(|row| row.batch_seq > 0 || row.ended);
         let is_needless = |row: &LeaseRow| {
             let children = state.children_of(&row.shard);
-            row.ended && row.batch_seq > 0 && !children.is_empty() && children.iter().all(moved_on)
+            // A spool's row waits for another spool that vouches for it, where the one that did has gone itself.
+            let is_vouched_for = self.spooled.is_none() || children.iter().any(|child| rows.contains_key(child));
+            row.ended && row.batch_seq > 0 && !children.is_empty() && children.iter().all(moved_on) && is_vouched_for
         };
         is_even && !rows.values().any(is_needless)
     }
