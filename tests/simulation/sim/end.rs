@@ -51,6 +51,11 @@ impl World {
         }
         let nobody = |world: &Self| (0..=CATCH_UP).all(|number| !world.is_running(number));
         self.wait_until("somebody does not stop", Duration::from_mins(2), nobody).await;
+        if self.spooled.is_some() {
+            // A segment that a dead worker has sent is a new spool once it arrives: one that nobody could have caught up with.
+            let has_arrived = |world: &Self| world.shared.state().in_flight == 0;
+            self.wait_until("something stays on its way", Duration::from_mins(1), has_arrived).await;
+        }
         let mut before = usize::MAX;
         for _ in 0..2 {
             before = all_objects(&self.archive, "").len();
