@@ -30,8 +30,9 @@ test: test-tools ## all tests; installs what they need into .tools/
 	cargo test --doc --features failpoints,planted-bugs
 
 .PHONY: simulate
-simulate: ## 10,000 seeds of the simulation (tests/simulation)
+simulate: ## 10,000 seeds of the simulation (tests/simulation) on a stream, and as many on spools
 	cargo run --release --example simulate -- --seeds 10000
+	cargo run --release --example simulate -- --source spools --seeds 10000
 
 .PHONY: simulate-planted
 simulate-planted: ## plants bugs: the simulation must find each within 200 seeds

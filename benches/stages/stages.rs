@@ -191,7 +191,7 @@ fn encoding(format: Format, compression: Compression, compression_level: i32, ke
     let mut object = ObjectEncoder::new(&layout).expect("a layout that can be written");
     work(move || {
         for placed in &INPUT.records {
-            object.append(&placed.row()).expect("a row");
+            object.append(&placed.row());
         }
         object.finish().expect("an object")
     })

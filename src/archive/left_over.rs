@@ -103,7 +103,8 @@ fn unreadable(error: &ReadError) -> String {
     )
 }
 
-/// The configured layout, but for what the key tells of the one that the object was put under.
+/// The configured layout, but for what the key tells of the one that the object was put under. Its level nothing tells, nor
+/// does it matter: an object is adopted by its rows.
 fn layout_of(data: &DataKey<'_>, configured: Layout) -> Layout {
     let (format, compression) = match data.encoding {
         Encoding::Parquet if configured.format == Format::Parquet => (Format::Parquet, configured.compression),
@@ -114,7 +115,9 @@ fn layout_of(data: &DataKey<'_>, configured: Layout) -> Layout {
     };
     let folders = data.partition.split('/').filter_map(|folder| folder.split('=').next());
     let partition_by = folders.filter_map(PartitionKey::named).collect();
-    Layout { format, compression, partition_by, ..configured }
+    let (least, most) = compression.levels().into_inner();
+    let compression_level = configured.compression_level.clamp(least, most);
+    Layout { format, compression, compression_level, partition_by, ..configured }
 }
 
 /// The place of the last row, all of which must be the shard's.
@@ -185,6 +188,18 @@ mod tests {
         ]);
         let found = left_over_keys(&listing, |folder| (folder == "s").then_some(3));
         assert_eq!(found, BTreeMap::from([("s", vec![listing[1].key.as_str(), listing[5].key.as_str()])]));
+    }
+
+    #[test]
+    fn the_level_is_one_that_the_compression_has_whatever_is_configured() {
+        let level = |key: &str, compression, compression_level| {
+            let Some(ParsedKey::Events(data)) = keys::parse_object_key(key) else { panic!("{key}") };
+            let configured = Layout { compression, compression_level, ..Config::default().layout() };
+            layout_of(&data, configured).compression_level
+        };
+        assert_eq!(level("events/20261121T093000Z-s-00000003.ndjson.gz", Compression::Zstd, 19), 9);
+        assert_eq!(level("events/20261121T093000Z-s-00000003.ndjson.zst", Compression::Gzip, 0), 1);
+        assert_eq!(level("events/20261121T093000Z-s-00000003.ndjson.zst", Compression::None, 7), 7);
     }
 
     #[test]

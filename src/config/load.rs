@@ -165,11 +165,7 @@ fn check(config: &Config) -> Result<(), ConfigError> {
     if archive.format == Format::Ndjson && archive.compression == Compression::Snappy {
         return Err(invalid("archive.compression", "`snappy` goes with Parquet only; take `zstd`, `gzip` or `none`"));
     }
-    let levels = match archive.compression {
-        Compression::Zstd => 1..=22,
-        Compression::Gzip => 0..=9,
-        Compression::Snappy | Compression::None => i32::MIN..=i32::MAX,
-    };
+    let levels = archive.compression.levels();
     if !levels.contains(&archive.compression_level) {
         let message = format!("{} is not between {} and {}", archive.compression_level, levels.start(), levels.end());
         return Err(invalid("archive.compression_level", message));

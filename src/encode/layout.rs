@@ -1,5 +1,7 @@
 //! What decides a batch's keys, partitions and rows.
 
+use std::ops::RangeInclusive;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +31,17 @@ pub enum Compression {
     Snappy,
     /// Not compressed.
     None,
+}
+
+impl Compression {
+    /// The levels that it has; any, where it has none.
+    pub const fn levels(self) -> RangeInclusive<i32> {
+        match self {
+            Self::Zstd => 1..=22,
+            Self::Gzip => 0..=9,
+            Self::Snappy | Self::None => i32::MIN..=i32::MAX,
+        }
+    }
 }
 
 /// One level of the archive's folders.

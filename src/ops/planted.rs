@@ -25,11 +25,21 @@ pub enum Bug {
     PendingDropped,
     /// The manifest is put once the batch is committed.
     ManifestAfterCommit,
+    /// Messages are acknowledged before their segment is put.
+    AcknowledgedBeforeDurable,
+    /// Whatever stands under a spool's next number is taken for the segment that was to be put there.
+    SealTakenForSegment,
+    /// A spool that nobody writes any more is archived to its end without a seal.
+    SealSkipped,
+    /// The segment that the checkpoint lies in is removed while its spool is read on.
+    SegmentRemovedEarly,
+    /// Nobody looks at what was put behind the end of a spool.
+    LateSegmentIgnored,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 15] = [
         Self::CommitWithoutCondition,
         Self::PrepareSkipped,
         Self::ClaimWithoutPosition,
@@ -40,7 +50,24 @@ impl Bug {
         Self::ExpiryByWallClock,
         Self::PendingDropped,
         Self::ManifestAfterCommit,
+        Self::AcknowledgedBeforeDurable,
+        Self::SealTakenForSegment,
+        Self::SealSkipped,
+        Self::SegmentRemovedEarly,
+        Self::LateSegmentIgnored,
     ];
+
+    /// Whether the rule is one of spools, which nobody breaks where there are none.
+    pub const fn is_of_spools(self) -> bool {
+        matches!(
+            self,
+            Self::AcknowledgedBeforeDurable
+                | Self::SealTakenForSegment
+                | Self::SealSkipped
+                | Self::SegmentRemovedEarly
+                | Self::LateSegmentIgnored
+        )
+    }
 }
 
 /// Whether this bug is planted.

@@ -151,12 +151,14 @@ impl View<'_> {
             return Vec::new();
         }
         // By the rows and by the list: a row that only one of them has done with would be made anew at once. All children
-        // of a shard are listed at once; a list that has none of them is from before they were there.
+        // of a shard come at once; a list without one that has a row is from before they were there.
         let families = [Family::vouched(self.listed, self.rows), Family::of(self.listed, self.rows)];
         let listed: BTreeSet<&ShardId> = self.listed.iter().map(|shard| &shard.id).collect();
-        let split: BTreeSet<&ShardId> = self.listed.iter().flat_map(|shard| &shard.parents).collect();
+        let unlisted = self.rows.values().filter(|row| !listed.contains(&row.shard));
+        let split_since: BTreeSet<&ShardId> = unlisted.flat_map(|row| &row.parents).collect();
         let has_left = |shard: &ShardId| {
-            (split.contains(shard) || !listed.contains(shard)) && families.iter().all(|family| family.has_left(shard))
+            let is_old = listed.contains(shard) && split_since.contains(shard);
+            !is_old && families.iter().all(|family| family.has_left(shard))
         };
         // That a shard ended which another program read stands nowhere but in its row.
         let is_needed = |row: &LeaseRow| row.batch_seq == 0 && listed.contains(&row.shard);

@@ -120,6 +120,15 @@ impl ShardTask {
         }
     }
 
+    /// Proves that the lease is held still, before a loss is told. Who slept while others archived the shard may find that
+    /// the source has let it go since.
+    async fn renew(&mut self) -> Result<(), LeaseError> {
+        let (policy, clock, abort) = (self.settings.retry, self.ports.clock.as_ref(), &self.shutdown.abort);
+        let lease = tokio::sync::Mutex::new(&mut self.lease);
+        let renew = || async { lease.lock().await.write(|_| ()).await };
+        retry(policy, clock, abort, LeaseError::may_pass, renew).await
+    }
+
     /// Writes down that the source no longer has this shard, though it was not archived to its end: a batch of nothing
     /// but the gap. Should the shard come back, it is read on from where it was.
     pub(super) async fn record_loss(&mut self) -> Result<Outcome, ShardError> {
@@ -198,6 +207,7 @@ impl ShardTask {
             let within = page.payloads.partition_point(|payload| payload.position <= left_over.through);
             let payloads = &page.payloads[..within];
             if let (Some(gap), true) = (&page.gap, open.is_none()) {
+                self.renew().await?;
                 tracing::error!(shard = %self.shard(), after = %gap.after, "records are missing in front of a batch under way");
             }
             if let Some(first) = payloads.first() {
@@ -397,10 +407,11 @@ impl ShardTask {
         gap: &Gap,
         payloads: &[Payload],
     ) -> Result<Option<OpenBatch>, ShardError> {
+        self.close(open, CutReason::Gap).await?;
+        self.renew().await?;
         tracing::error!(shard = %self.shard(), after = %gap.after, from = ?gap.from, until = %gap.until,
             "records are missing: the source no longer had them when they were asked for; Temporal Cloud keeps them for \
              30 days: archive that time as files");
-        self.close(open, CutReason::Gap).await?;
         let mut batch = self.begin(payloads.first().map_or(gap.until, |first| first.arrival))?;
         batch.gap = Some(gap.clone());
         if payloads.is_empty() {

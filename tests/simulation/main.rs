@@ -23,41 +23,47 @@ fn hold(first: u64, seeds: u64, shape: Shape) {
 
 /// One test for every hundred seeds, so that they run beside each other.
 macro_rules! hold_with_seeds {
-    ($($name:ident from $first:literal;)*) => {
-        $(#[test] fn $name() { hold($first, 100, Shape::default()); })*
+    ($($name:ident from $first:literal as $shape:expr;)*) => {
+        $(#[test] fn $name() { hold($first, 100, $shape); })*
     };
 }
 
 hold_with_seeds! {
-    everything_stands_once_with_seeds_from_0 from 0;
-    everything_stands_once_with_seeds_from_100 from 100;
-    everything_stands_once_with_seeds_from_200 from 200;
-    everything_stands_once_with_seeds_from_300 from 300;
-    everything_stands_once_with_seeds_from_400 from 400;
-    everything_stands_once_with_seeds_from_500 from 500;
+    everything_stands_once_with_seeds_from_0 from 0 as Shape::default();
+    everything_stands_once_with_seeds_from_100 from 100 as Shape::default();
+    everything_stands_once_with_seeds_from_200 from 200 as Shape::default();
+    everything_stands_once_with_seeds_from_300 from 300 as Shape::default();
+    everything_stands_once_with_seeds_from_400 from 400 as Shape::default();
+    everything_stands_once_with_seeds_from_500 from 500 as Shape::default();
+    everything_spooled_stands_once_with_seeds_from_0 from 0 as Shape::on_spools();
+    everything_spooled_stands_once_with_seeds_from_100 from 100 as Shape::on_spools();
+    everything_spooled_stands_once_with_seeds_from_200 from 200 as Shape::on_spools();
 }
 
 #[test]
 fn where_nothing_goes_wrong_nothing_does() {
     hold(0, 40, Shape { faults: false, ..Shape::default() });
+    hold(0, 40, Shape { faults: false, ..Shape::on_spools() });
 }
 
 #[test]
 fn long_lives_end_as_well_as_short_ones() {
     hold(10_000, 10, Shape { operations: 250, ..Shape::default() });
+    hold(10_000, 5, Shape { operations: 250, ..Shape::on_spools() });
 }
 
 #[test]
 fn a_seed_gives_the_same_log_twice_and_another_seed_another() {
-    let logs: Vec<String> =
-        [1, 1, 2, 2, 3, 3].map(|seed| run(seed, Shape::default(), &generated(seed, Shape::default()), true).log).into();
-    for pair in logs.chunks(2) {
-        let differs = pair[0].lines().zip(pair[1].lines()).find(|(first, second)| first != second);
-        assert!(pair[0] == pair[1], "{differs:?}");
+    for shape in [Shape::default(), Shape::on_spools()] {
+        let logs = [1, 1, 2, 2, 3, 3].map(|seed| run(seed, shape, &generated(seed, shape), true).log);
+        for pair in logs.chunks(2) {
+            let differs = pair[0].lines().zip(pair[1].lines()).find(|(first, second)| first != second);
+            assert!(pair[0] == pair[1], "{differs:?}");
+        }
+        let lines: usize = logs.iter().map(|log| log.lines().count()).sum();
+        assert!(lines > 5_000, "all that happens is in them: {lines}");
+        assert!(logs[0] != logs[2] && logs[2] != logs[4]);
     }
-    let lines: usize = logs.iter().map(|log| log.lines().count()).sum();
-    assert!(lines > 5_000, "all that happens is in them: {lines}");
-    assert!(logs[0] != logs[2] && logs[2] != logs[4]);
 }
 
 #[cfg(feature = "planted-bugs")]

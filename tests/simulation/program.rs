@@ -35,6 +35,9 @@ struct Arguments {
     /// How many operations a seed has.
     #[arg(long, default_value_t = Shape::default().operations)]
     ops: usize,
+    /// What records come from: a stream, or a subscription by way of spools.
+    #[arg(long, default_value = "stream", value_parser = ["stream", "spools"])]
+    source: String,
     /// Whether anything goes wrong.
     #[arg(long, default_value = "all", value_parser = ["all", "none"])]
     faults: String,
@@ -56,7 +59,8 @@ struct Progress {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let shape = Shape { operations: arguments.ops, faults: arguments.faults == "all", planted: None };
+    let shape = if arguments.source == "spools" { Shape::on_spools() } else { Shape::default() };
+    let shape = Shape { operations: arguments.ops, faults: arguments.faults == "all", ..shape };
     if let (Some(seed), true) = (arguments.seed, arguments.log) {
         return show(seed, shape);
     }

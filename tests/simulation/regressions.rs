@@ -5,8 +5,12 @@ use crate::sim::{Shape, run};
 
 /// Runs the operations with so many seeds: what is left to chance is when each call comes.
 fn hold(operations: &[Operation], seeds: u64) {
+    hold_as(Shape::default(), operations, seeds);
+}
+
+fn hold_as(shape: Shape, operations: &[Operation], seeds: u64) {
     for seed in 0..seeds {
-        let violations = run(seed, Shape::default(), operations, false).violations;
+        let violations = run(seed, shape, operations, false).violations;
         assert!(violations.is_empty(), "seed {seed}: {violations:#?}");
     }
 }
@@ -66,4 +70,68 @@ fn a_batch_that_is_under_way_when_the_rows_are_lost_stands_once() {
             }
         }
     }
+}
+
+/// Who wakes when even the seal of its spool is gone puts segments behind its end. They were found by the spool's row alone,
+/// which goes once a later spool vouches for its end: then nobody ever archived them.
+#[test]
+fn what_is_put_behind_the_end_of_a_spool_is_found_though_its_row_is_gone() {
+    for seconds in [5, 20, 60] {
+        let operations = [
+            put(0),
+            Operation::Advance { seconds: 10 },
+            // The sleeper has these in hand, and lets others have them meanwhile.
+            put(0),
+            Operation::Age { worker: 0 },
+            put(0),
+            Operation::Advance { seconds },
+            put(0),
+            Operation::Advance { seconds: 120 },
+        ];
+        hold_as(Shape::on_spools(), &operations, 8);
+    }
+}
+
+/// Who had slept through the loss of its lease found gone what others had archived and removed, and called for a human.
+#[test]
+fn who_slept_while_others_archived_its_spool_tells_of_no_loss() {
+    for number in 1..5 {
+        let operations = [
+            Operation::Stop { worker: 1 },
+            Operation::Start { worker: 2 },
+            put(0),
+            Operation::Advance { seconds: 20 },
+            put(0),
+            Operation::Advance { seconds: 8 },
+            // It has just taken the lease that the other one gives up.
+            Operation::Freeze {
+                worker: 2,
+                at: Moment::Call { number, of: Some(Port::Leases), behind: true },
+                seconds: 150,
+            },
+            Operation::Stop { worker: 0 },
+            Operation::Advance { seconds: 12 },
+            Operation::Start { worker: 3 },
+            Operation::Advance { seconds: 250 },
+        ];
+        hold_as(Shape { faults: false, ..Shape::on_spools() }, &operations, 8);
+    }
+}
+
+/// The first row of all may be made, and a manifest be put by it, between two looks at the rows of another worker: that one
+/// took the rows for lost.
+#[test]
+fn rows_that_were_made_and_used_since_the_last_look_are_not_lost() {
+    let operations = [
+        Operation::Advance { seconds: 20 },
+        Operation::Start { worker: 2 },
+        Operation::Crash { worker: 0, at: Moment::Now, back_in: 17 },
+        put(0),
+        put(0),
+        // By its clock, the window is over at once.
+        Operation::Unsteady { worker: 2, seconds: 38 },
+        put(0),
+        Operation::Advance { seconds: 20 },
+    ];
+    hold_as(Shape::on_spools(), &operations, 60);
 }

@@ -1,14 +1,17 @@
 //! Workers that receive from a subscription: killed, slept, and with acknowledgements that fail in every way.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use auditlake::lease::LeaseStore as _;
-use auditlake::source::pubsub::ReceiveError;
+use auditlake::lease::{LeaseRow, LeaseStore as _};
 use auditlake::source::pubsub::memory::Acks;
+use auditlake::source::pubsub::{Appended, Message, ReceiveError, SpoolName};
+use auditlake::source::{ShardId, Source as _};
+use tokio_util::sync::CancellationToken;
 
 use super::assert_each_once;
-use super::spooled::{Process, Spooled};
+use super::spooled::{Process, Reach, Spooled};
 
 #[tokio::test(start_paused = true)]
 async fn in_a_window_of_35_minutes_messages_are_acknowledged_within_seconds_and_archived_in_one_batch() {
@@ -381,6 +384,40 @@ async fn rows_of_spools_go_once_nothing_stands_of_them_and_a_later_one_vouches_f
     assert_eq!(rows().await, 1);
     last.stop().await;
     spooled.assert_all_is_archived_once(70).await;
+}
+
+/// Whoever lists a spool whose row is gone finds that it has left by the one that names it, unless another names it anew.
+#[tokio::test(start_paused = true)]
+async fn a_spool_that_is_gone_is_named_once_and_never_by_whoever_writes_it() {
+    let spooled = Spooled::new().await;
+    let reach = Reach::new(spooled.spools.clone(), spooled.keeps.clone(), Duration::ZERO);
+    let source = spooled.source(&reach);
+    let receiver = spooled.receiver(&source);
+    let write = async |name: &str| {
+        let mut writer = source.write(SpoolName::new(name).unwrap());
+        let message = Message {
+            id: name.into(),
+            arrival: spooled.world.now(),
+            attributes: BTreeMap::new(),
+            ordering_key: String::new(),
+            delivery_attempt: None,
+            data: "{}".into(),
+        };
+        assert_eq!(writer.append(&[message], &CancellationToken::new()).await.unwrap(), Appended::Durable);
+        writer
+    };
+    let _written = write("spool-written").await;
+    drop(spooled.spools.remove("spool-written/00000000"));
+    for shard in ["spool-written", "spool-gone"].map(ShardId::new) {
+        let ended = LeaseRow { ended: true, origin: Some("spool".into()), ..LeaseRow::new(shard, Vec::new()) };
+        spooled.world.leases.create(&ended).await.unwrap();
+    }
+    receiver.tidy().await.unwrap();
+    let (_first, _second) = (write("spool-1").await, write("spool-2").await);
+    let shards = source.shards().await.unwrap();
+    let parents: Vec<_> = shards.into_iter().map(|shard| (shard.id.to_string(), shard.parents)).collect();
+    let of = |spool: &str| parents.iter().find(|(id, _)| id == spool).unwrap().1.clone();
+    assert_eq!((of("spool-1"), of("spool-2")), (vec![ShardId::new("spool-gone")], Vec::new()));
 }
 
 #[tokio::test(start_paused = true)]

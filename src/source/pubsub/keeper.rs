@@ -14,6 +14,7 @@ use super::segment::{Kind, decode, encode_seal};
 use super::{ORIGIN, Shared};
 use crate::archive::ArchiveError;
 use crate::lease::{LeaseRow, LeaseStore};
+use crate::ops::planted::{Bug, planted};
 use crate::source::{ShardId, SourceError};
 
 /// For how long a seal is kept. A writer that wakes must find its number taken, and none sleeps for longer.
@@ -35,14 +36,33 @@ struct Judged {
 /// on: reading resumes at the checkpoint's payload, and proves that it is there. Pure.
 fn judge(numbers: &BTreeSet<u64>, row: &LeaseRow) -> Judged {
     let at = row.checkpoint.position().and_then(|position| position.sequence.as_u64());
-    let is_archived = |number: &u64| at.is_some_and(|at| *number < at || (row.ended && *number == at));
+    let ends_here = row.ended || planted(Bug::SegmentRemovedEarly);
+    let is_archived = |number: &u64| at.is_some_and(|at| *number < at || (ends_here && *number == at));
     let (archived, rest): (Vec<u64>, Vec<u64>) = numbers.iter().partition(|number| is_archived(number));
     Judged { archived, behind: if row.ended { rest } else { Vec::new() } }
 }
 
+/// The shards that a row names as its parents: of those nothing stood any more, and all of it was archived.
+fn named(rows: &BTreeMap<ShardId, LeaseRow>) -> BTreeSet<&ShardId> {
+    rows.values().flat_map(|row| &row.parents).collect()
+}
+
+/// Judges the segments of a spool by the rows. Where its own is gone and another vouches for it, all that stands was put
+/// behind its end. Where nobody knows it, its row is still to be made. Pure.
+fn judge_by(rows: &BTreeMap<ShardId, LeaseRow>, spool: &SpoolName, numbers: &BTreeSet<u64>) -> Judged {
+    let shard = Part::Whole(spool.clone()).shard();
+    match rows.get(&shard) {
+        Some(row) => judge(numbers, row),
+        None if named(rows).contains(&shard) => {
+            Judged { behind: numbers.iter().copied().collect(), ..Judged::default() }
+        }
+        None => Judged::default(),
+    }
+}
+
 /// Shards that are archived to their end, of which nothing stands, and that no other names as a parent. Pure.
 fn gone(rows: &BTreeMap<ShardId, LeaseRow>, standing: &BTreeMap<SpoolName, BTreeSet<u64>>) -> Vec<ShardId> {
-    let named: BTreeSet<&ShardId> = rows.values().flat_map(|row| &row.parents).collect();
+    let named = named(rows);
     let is_gone = |shard: &ShardId| match Part::of(shard) {
         Some(Part::Whole(spool)) => !standing.contains_key(&spool),
         Some(Part::Late(spool, number)) => !standing.get(&spool).is_some_and(|numbers| numbers.contains(&number)),
@@ -84,8 +104,7 @@ impl Keeper {
         }
         let (mut late, mut done) = (BTreeSet::new(), Vec::new());
         for (spool, numbers) in &standing {
-            let Some(row) = rows.get(&Part::Whole(spool.clone()).shard()) else { continue };
-            let Judged { archived, behind } = judge(numbers, row);
+            let Judged { archived, behind } = judge_by(&rows, spool, numbers);
             done.extend(archived.iter().map(|number| (spool.clone(), *number)));
             for number in behind {
                 match self.look_behind(spool, number, numbers, &rows).await? {
@@ -130,6 +149,7 @@ impl Keeper {
                 seals.insert(place, segment.header.written);
                 Ok(Behind::Seal)
             }
+            _ if planted(Bug::LateSegmentIgnored) => Ok(Behind::Seal),
             // Archived or not, whole or not: reading it as a shard tells.
             _ if rows.get(&part.shard()).is_some_and(|row| row.ended) => Ok(Behind::Done),
             _ => {
@@ -223,6 +243,17 @@ mod tests {
         assert_eq!(judged(&[1, 2, 3], Some(2), true), (vec![1, 2], vec![3]));
         assert_eq!(judged(&[0], None, true), (vec![], vec![0]));
         assert_eq!(judged(&[3, 4], Some(2), true), (vec![], vec![3, 4]));
+    }
+
+    #[test]
+    fn what_stands_of_a_spool_whose_row_is_gone_stands_behind_its_end_if_another_vouches_for_it() {
+        let (spool, numbers) = (SpoolName::new("spool-1").unwrap(), BTreeSet::from([4, 5]));
+        let rows = |rows: [LeaseRow; 1]| rows.into_iter().map(|row| (row.shard.clone(), row)).collect();
+        let other = LeaseRow::new(ShardId::new("spool-2"), Vec::new());
+        assert_eq!(judge_by(&rows([other.clone()]), &spool, &numbers), Judged::default());
+        let child = LeaseRow { parents: vec![ShardId::new("spool-1")], ..other };
+        assert_eq!(judge_by(&rows([child]), &spool, &numbers), Judged { archived: vec![], behind: vec![4, 5] });
+        assert_eq!(judge_by(&rows([row(Some(5), false)]), &spool, &numbers).archived, [4]);
     }
 
     #[test]

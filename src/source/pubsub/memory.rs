@@ -1,6 +1,7 @@
-//! The in-memory twin of a subscription: it delivers again, forgets acknowledgements, or does not answer them.
+//! The in-memory twin of a subscription: it delivers again, forgets acknowledgements, or does not answer them. And what
+//! a test may know of the objects of a spool.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -8,9 +9,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use jiff::Timestamp;
 use tokio::sync::Notify;
 
-use super::segment::Message;
+use super::names::parse_key;
+use super::segment::{Kind, Message, decode};
 use super::subscriber::{Acknowledge, FlowControl, Received, Subscribe, Subscriber, Subscription, SubscriptionError};
 use crate::ops::clock::Clock;
 
@@ -48,7 +51,7 @@ struct State {
     waiting: BTreeMap<u64, Waiting>,
     next: u64,
     acks: Acks,
-    acknowledged: BTreeSet<u64>,
+    acknowledged: BTreeMap<u64, Message>,
     deliveries: u64,
     away: bool,
     known: Subscription,
@@ -58,6 +61,13 @@ struct Waiting {
     message: Message,
     out: Out,
     deliveries: u32,
+}
+
+impl Waiting {
+    /// Whether the receiver that got it with this delivery has it.
+    fn is_held(&self, delivery: u32) -> bool {
+        self.out == Out::Held && self.deliveries == delivery
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -103,6 +113,36 @@ impl MemorySubscription {
         self.state().away = away;
     }
 
+    /// What was acknowledged never comes again, and who lets a deadline pass can't acknowledge any more.
+    pub fn with_exactly_once(&self) {
+        self.state().known.exactly_once = true;
+    }
+
+    /// Whether that is promised.
+    pub fn is_exactly_once(&self) -> bool {
+        self.state().known.exactly_once
+    }
+
+    /// The deadline of a message passes, though its receiver has it still: it can be delivered again at once.
+    pub fn lapse(&self, id: &str) {
+        let now = self.clock.monotonic();
+        let mut state = self.state();
+        if let Some(waiting) = number(id).and_then(|number| state.waiting.get_mut(&number)) {
+            waiting.out = Out::From(now);
+        }
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    /// A message comes again though it was acknowledged, as it may where nothing else is promised.
+    pub fn bring_back(&self, id: &str) {
+        let mut state = self.state();
+        if let Some((number, message)) = number(id).and_then(|number| state.acknowledged.remove_entry(&number)) {
+            state.waiting.insert(number, Waiting { message, out: Out::From(Duration::ZERO), deliveries: 1 });
+        }
+        self.changed.notify_waiters();
+    }
+
     /// Gives messages up after so many deliveries, as far as it says.
     pub fn with_dead_letters(&self, max_delivery_attempts: u32) {
         self.state().known.max_delivery_attempts = Some(max_delivery_attempts);
@@ -123,16 +163,23 @@ impl MemorySubscription {
         self.state().deliveries
     }
 
+    /// The messages that are not acknowledged, by their ids.
+    pub fn waiting(&self) -> Vec<String> {
+        self.state().waiting.values().map(|waiting| waiting.message.id.clone()).collect()
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// It can be delivered again once its deadline is over, unless it has been acknowledged.
-    fn give_back(&self, number: u64) {
+    /// It can be delivered again once its deadline is over, unless it has been acknowledged or somebody else has it.
+    fn give_back(&self, number: u64, delivery: u32) {
         let from = Out::From(self.clock.monotonic() + DEADLINE);
-        if let Some(waiting) = self.state().waiting.get_mut(&number) {
+        let mut state = self.state();
+        if let Some(waiting) = state.waiting.get_mut(&number).filter(|waiting| waiting.is_held(delivery)) {
             waiting.out = from;
         }
+        drop(state);
         self.changed.notify_waiters();
     }
 
@@ -146,11 +193,18 @@ impl MemorySubscription {
         self.state().waiting.values().filter_map(left).min()
     }
 
-    fn count(&self, number: u64) {
+    /// Lets an acknowledgement count, if it may.
+    fn count(&self, number: u64, delivery: u32) -> Result<(), String> {
         let mut state = self.state();
-        state.waiting.remove(&number);
-        state.acknowledged.insert(number);
+        let is_held = state.waiting.get(&number).is_some_and(|waiting| waiting.is_held(delivery));
+        if state.known.exactly_once && !is_held {
+            return Err("the deadline of this delivery has passed".into());
+        }
+        if let Some(waiting) = state.waiting.remove(&number) {
+            state.acknowledged.insert(number, waiting.message);
+        }
         self.changed.notify_waiters();
+        Ok(())
     }
 }
 
@@ -195,11 +249,14 @@ impl MemorySubscriber {
         waiting.deliveries += 1;
         let delivery_attempt = has_dead_letters.then_some(waiting.deliveries);
         let message = Message { delivery_attempt, ..waiting.message.clone() };
-        let (number, bytes) = (*number, message.data.len() as u64);
+        let (number, delivery, bytes) = (*number, waiting.deliveries, message.data.len() as u64);
         state.deliveries += 1;
         *held = (held.0 + 1, held.1 + bytes);
         let (subscription, held) = (self.subscription.clone(), self.held.clone());
-        Some(Received { message, acknowledge: Box::new(Handle { subscription, held, number, bytes, done: false }) })
+        Some(Received {
+            message,
+            acknowledge: Box::new(Handle { subscription, held, number, delivery, bytes, done: false }),
+        })
     }
 }
 
@@ -214,6 +271,7 @@ impl Subscriber for MemorySubscriber {
             }
             let deadline = self.subscription.next_deadline();
             tokio::select! {
+                biased;
                 () = changed => {}
                 () = self.subscription.clock.sleep(deadline.unwrap_or_default()), if deadline.is_some() => {}
             }
@@ -231,6 +289,8 @@ struct Handle {
     subscription: MemorySubscription,
     held: Held,
     number: u64,
+    /// Which delivery of the message this is, from 1.
+    delivery: u32,
     bytes: u64,
     done: bool,
 }
@@ -246,7 +306,7 @@ impl Acknowledge for Handle {
                 Acks::Fail => return Err("the acknowledgement failed".into()),
                 Acks::Mute => std::future::pending().await,
             }
-            self.subscription.count(self.number);
+            self.subscription.count(self.number, self.delivery)?;
             self.done = true;
             Ok(())
         }
@@ -263,7 +323,40 @@ impl Drop for Handle {
             // Who waits for room has some now.
             self.subscription.changed.notify_waiters();
         } else {
-            self.subscription.give_back(self.number);
+            self.subscription.give_back(self.number, self.delivery);
         }
     }
+}
+
+/// The number of the message of this id.
+fn number(id: &str) -> Option<u64> {
+    id.parse().ok()
+}
+
+/// An object of a spool, looked into from outside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpoolObject {
+    /// Its spool.
+    pub spool: String,
+    /// Its number there.
+    pub number: u64,
+    /// Whether it ends its spool.
+    pub is_seal: bool,
+    /// When it was made, as its maker's clock says.
+    pub written: Timestamp,
+    /// The ids of its messages, in their order.
+    pub messages: Vec<String>,
+}
+
+/// What stands under this key in a store of spools; what is wrong with it otherwise.
+pub fn look_into(key: &str, object: &Bytes) -> Result<SpoolObject, String> {
+    let (spool, number) = parse_key(key).ok_or_else(|| format!("{key} is no segment's"))?;
+    let segment = decode(&spool, number, object)?;
+    Ok(SpoolObject {
+        spool: spool.to_string(),
+        number,
+        is_seal: segment.header.kind == Kind::Seal,
+        written: segment.header.written,
+        messages: segment.messages.into_iter().map(|message| message.id).collect(),
+    })
 }

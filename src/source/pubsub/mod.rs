@@ -123,8 +123,11 @@ impl Shared {
         self.write(SpoolName::begun(self.clock.now(), random_bytes()))
     }
 
+    /// Each shard that is gone is named once, and none that is still being written: one who slept may put something into a
+    /// spool that counts as gone, and whoever lists it then must find that it has left.
     fn write(&self, name: SpoolName) -> SpoolWriter {
-        let parents = self.gone.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut parents = std::mem::take(&mut *self.gone.lock().unwrap_or_else(PoisonError::into_inner));
+        parents.retain(|shard| Part::of(shard).is_none_or(|part| self.live.next(part.spool()).is_none()));
         SpoolWriter::begin(self.store.clone(), self.clock.clone(), self.live.clone(), name, parents)
     }
 
@@ -155,6 +158,7 @@ impl Shared {
             let last: &mut u64 = spools.entry(spool).or_default();
             *last = number.max(*last);
         }
+        self.live.saw(&spools);
         *listing = Some((now, spools.clone()));
         Ok(spools)
     }
@@ -300,6 +304,7 @@ impl Receiver {
         abort: &CancellationToken,
     ) -> Result<(), ReceiveError> {
         let known = tokio::select! {
+            biased;
             known = self.subscription.look() => known?,
             () = stop.cancelled() => return Ok(()),
         };
@@ -321,6 +326,7 @@ impl Receiver {
                 let (subscription, again_in_s) = (self.subscription.name(), pause.as_secs());
                 tracing::error!(subscription, %error, again_in_s, "nothing can be received now");
                 tokio::select! {
+                    biased;
                     () = clock.sleep(pause) => {}
                     () = stop.cancelled() => {}
                 }
@@ -338,6 +344,7 @@ impl Receiver {
                 self.shared.clock.sleep(TIDY_EVERY).await;
             };
             tokio::select! {
+                biased;
                 () = round => {}
                 () = stop.cancelled() => return,
             }

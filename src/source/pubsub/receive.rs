@@ -21,6 +21,7 @@ use super::subscriber::{ACKNOWLEDGE_WITHIN, Received, Subscriber, Subscription, 
 use super::{Counters, Shared};
 use crate::archive::ArchiveError;
 use crate::ops::clock::Clock;
+use crate::ops::planted::{Bug, planted};
 use crate::ops::telemetry::Complaint;
 
 /// A message that has been delivered all but so many times as it may be is told.
@@ -177,6 +178,7 @@ impl Receiving {
         }
         while self.acknowledging.join_next().await.is_some() {}
         tokio::select! {
+            biased;
             () = self.subscriber.closed() => {}
             () = self.shared.clock.sleep(ACKNOWLEDGE_WITHIN) => {
                 tracing::warn!("acknowledgements could not be sent: those messages come again, and are known by then");
@@ -201,10 +203,13 @@ async fn rest(clock: &dyn Clock, duration: Option<Duration>) {
 async fn land(
     shared: Arc<Shared>,
     mut spool: SpoolWriter,
-    messages: Vec<Received>,
+    mut messages: Vec<Received>,
     abort: CancellationToken,
 ) -> Landed {
     let raw: Vec<Message> = messages.iter().map(|received| received.message.clone()).collect();
+    if planted(Bug::AcknowledgedBeforeDurable) {
+        acknowledge(shared.clone(), std::mem::take(&mut messages)).await;
+    }
     let put = loop {
         match spool.append(&raw, &abort).await {
             Ok(Appended::Durable) => break Ok(()),

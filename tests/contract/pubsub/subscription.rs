@@ -266,6 +266,27 @@ async fn what_a_subscription_promises_is_known() {
     assert_eq!((known.exactly_once, known.max_delivery_attempts), (true, Some(7)));
 }
 
+/// What Google says of subscriptions; the servers of the tests have none of it.
+#[tokio::test(start_paused = true)]
+async fn the_twin_refuses_late_acknowledgements_where_it_promises_exactly_once_delivery() {
+    for exactly_once in [false, true] {
+        let twin = Memory::new();
+        if exactly_once {
+            twin.subscription.with_exactly_once();
+        }
+        twin.publish(&texts(0..1)).await;
+        let (mut first, mut second) = (twin.subscription.subscribe(WIDE), twin.subscription.subscribe(WIDE));
+        let late = first.next().await.unwrap();
+        twin.subscription.lapse(&late.message.id);
+        let again = second.next().await.unwrap();
+        assert_eq!(again.message.id, late.message.id);
+        assert_eq!(late.acknowledge.acknowledge().await.is_err(), exactly_once);
+        assert_eq!(twin.subscription.unacknowledged(), usize::from(exactly_once));
+        again.acknowledge.acknowledge().await.unwrap();
+        assert_eq!(twin.subscription.unacknowledged(), 0);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_twin_keeps_the_contract_of_a_subscription() {
     keeps_the_contract(async || Memory::new()).await;

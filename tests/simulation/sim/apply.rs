@@ -26,6 +26,7 @@ impl World {
     pub(crate) async fn apply(&mut self, operation: &Operation) {
         self.log.add(|| format!("{:?} == {operation:?}", self.clock.monotonic()));
         match operation {
+            Operation::Put { payloads, .. } if self.publish(payloads) => {}
             Operation::Put { shard, payloads } => self.put(*shard, payloads),
             Operation::Split { shard } => self.split(*shard),
             Operation::Merge { first, second } => self.merge(*first, *second),
@@ -61,6 +62,8 @@ impl World {
                 let chosen = pick(&state.ledger.open_shards(), *shard);
                 state.to_intrude.extend(chosen);
             }
+            Operation::Redeliver { message } => self.redeliver(usize::from(*message)),
+            Operation::Age { worker } => self.age(usize::from(*worker) % WORKERS).await,
             Operation::Skew { worker, seconds } => {
                 if let Some(seat) = self.seat(usize::from(*worker) % WORKERS) {
                     seat.skew(*seconds);

@@ -51,6 +51,11 @@ impl World {
         }
         let nobody = |world: &Self| (0..=CATCH_UP).all(|number| !world.is_running(number));
         self.wait_until("somebody does not stop", Duration::from_mins(2), nobody).await;
+        if self.spooled.is_some() {
+            // A segment that a dead worker has sent is a new spool once it arrives: one that nobody could have caught up with.
+            let has_arrived = |world: &Self| world.shared.state().in_flight == 0;
+            self.wait_until("something stays on its way", Duration::from_mins(1), has_arrived).await;
+        }
         let mut before = usize::MAX;
         for _ in 0..2 {
             before = all_objects(&self.archive, "").len();
@@ -67,6 +72,7 @@ impl World {
         if !self.is_over() {
             self.judge_rows();
             self.judge_losses();
+            self.judge_spools();
             self.prove().await;
         }
     }
@@ -76,14 +82,18 @@ impl World {
         while !self.is_over() && !is_so(self) {
             if self.now() >= until {
                 let rows: Vec<_> = self.rows().into_values().collect();
-                return self.violated(format!("{what}; the lease rows: {rows:#?}"));
+                let waiting = self.unacknowledged();
+                return self.violated(format!("{what}; not acknowledged: {waiting:?}; the lease rows: {rows:#?}"));
             }
             self.advance(Duration::from_secs(1)).await;
         }
     }
 
-    /// Whether all that the stream holds is committed.
+    /// Whether all that was published is acknowledged, and all that the stream or the spools hold is committed.
     fn has_no_lag(&self) -> bool {
+        if !self.unacknowledged().is_empty() {
+            return false;
+        }
         let rows = self.rows();
         let state = self.shared.state();
         state.ledger.shards.iter().filter(|(_, shard)| !shard.forgotten).all(|(id, shard)| {
@@ -114,7 +124,9 @@ impl World {
         let moved_on = |child: &ShardId| rows.get(child).is_none_or(|row| row.batch_seq > 0 || row.ended);
         let is_needless = |row: &LeaseRow| {
             let children = state.children_of(&row.shard);
-            row.ended && row.batch_seq > 0 && !children.is_empty() && children.iter().all(moved_on)
+            // A spool's row waits for another spool that vouches for it, where the one that did has gone itself.
+            let is_vouched_for = self.spooled.is_none() || children.iter().any(|child| rows.contains_key(child));
+            row.ended && row.batch_seq > 0 && !children.is_empty() && children.iter().all(moved_on) && is_vouched_for
         };
         is_even && !rows.values().any(is_needless)
     }

@@ -20,6 +20,8 @@ pub(crate) struct Ledger {
     seen: Vec<Event>,
     fresh: u64,
     pub(crate) records: u64,
+    /// What was published, by the ids of the messages.
+    published: BTreeMap<String, Written>,
 }
 
 #[derive(Default)]
@@ -64,6 +66,7 @@ impl Put {
 }
 
 /// A payload that is about to be put.
+#[derive(Clone)]
 pub(crate) struct Written {
     pub(crate) body: String,
     events: Vec<Event>,
@@ -109,6 +112,22 @@ impl Ledger {
         let Written { events, is_garbage, .. } = written;
         let put = Put { position, events, is_garbage, kept: Kept::Yes };
         self.shards.entry(shard.clone()).or_default().payloads.push(put);
+    }
+
+    /// Remembers a message that was published.
+    pub(crate) fn publish(&mut self, id: String, written: Written) {
+        self.published.insert(id, written);
+    }
+
+    /// The ids of all messages.
+    pub(crate) fn published(&self) -> Vec<String> {
+        self.published.keys().cloned().collect()
+    }
+
+    /// Enters a message that came to stand in a spool: each time that it does, it is a payload.
+    pub(crate) fn enter_message(&mut self, shard: &ShardId, id: &str, position: Position) {
+        let written = self.published.get(id).cloned();
+        self.enter(shard, written.expect("it was published"), position);
     }
 
     fn fresh(&mut self) -> Event {

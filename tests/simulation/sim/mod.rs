@@ -2,6 +2,7 @@
 //! struck by faults that a seed decides, and judged at every step and at the end. README.md says what counts.
 
 mod apply;
+mod books;
 mod end;
 mod faults;
 mod faulty;
@@ -12,6 +13,7 @@ pub(crate) mod operation;
 mod random;
 mod seat;
 mod shared;
+mod spooled;
 mod world;
 
 use std::fmt;
@@ -39,14 +41,23 @@ pub(crate) struct Shape {
     pub(crate) operations: usize,
     /// Whether there are faults.
     pub(crate) faults: bool,
+    /// Whether records come from a subscription, by way of spools; from a stream otherwise.
+    pub(crate) spooled: bool,
     /// What is planted, where anything can be.
     #[cfg_attr(not(feature = "planted-bugs"), allow(dead_code))]
     pub(crate) planted: Option<Bug>,
 }
 
+impl Shape {
+    /// A run whose records come from a subscription.
+    pub(crate) fn on_spools() -> Self {
+        Self { spooled: true, ..Self::default() }
+    }
+}
+
 impl Default for Shape {
     fn default() -> Self {
-        Self { operations: 40, faults: true, planted: None }
+        Self { operations: 40, faults: true, spooled: false, planted: None }
     }
 }
 
@@ -130,7 +141,7 @@ pub(crate) fn run(seed: u64, shape: Shape, operations: &[Operation], keeps_log: 
 }
 
 async fn live(log: Log, shape: Shape, operations: &[Operation]) -> (Stats, Vec<String>) {
-    let mut world = World::new(log, shape.faults).await;
+    let mut world = World::new(log, shape).await;
     world.start(0);
     world.start(1);
     for operation in operations {
@@ -174,7 +185,7 @@ pub(crate) fn check(seed: u64, shape: Shape) -> Result<Stats, Failure> {
 /// How many seeds it takes to find the bug that is planted, of so many from the first on; and how it shows.
 #[cfg(feature = "planted-bugs")]
 pub(crate) fn find(bug: Bug, shape: Shape, seeds: u64) -> Option<(u64, String)> {
-    let shape = Shape { planted: Some(bug), ..shape };
+    let shape = Shape { planted: Some(bug), spooled: bug.is_of_spools(), ..shape };
     (0..seeds).find_map(|seed| {
         let violations = run(seed, shape, &generated(seed, shape), false).violations;
         violations.into_iter().next().map(|violation| (seed + 1, violation))
@@ -191,7 +202,7 @@ fn tree(seed: u64, shape: Shape) -> impl ValueTree<Value = Vec<Operation>> {
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
     let mut runner = TestRunner::new_with_rng(Config::default(), rng);
-    let operations = operations(shape.operations, shape.faults);
+    let operations = operations(shape.operations, shape.faults, shape.spooled);
     loop {
         // What can be shrunk to nothing may be little from the start.
         let tree = operations.new_tree(&mut runner).expect("any operations will do");

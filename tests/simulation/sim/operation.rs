@@ -44,6 +44,10 @@ pub(crate) enum Operation {
     Skew { worker: u8, seconds: i16 },
     /// A worker's wall clock is off by up to so much, now this way and now that, whenever it is asked.
     Unsteady { worker: u8, seconds: u8 },
+    /// A message comes again that a worker has, and one that was acknowledged.
+    Redeliver { message: u16 },
+    /// A worker stands still for longer than seals are kept, and nobody else is there for most of that time.
+    Age { worker: u8 },
 }
 
 /// What stands in a payload. Numbers name records that came before.
@@ -74,10 +78,13 @@ pub(crate) enum Moment {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Port {
+    /// The stream, or the subscription.
     Source,
     Claims,
     Archive,
     Leases,
+    /// The store of spools.
+    Spools,
 }
 
 /// How a port is bad.
@@ -186,8 +193,53 @@ fn hostile() -> BoxedStrategy<Operation> {
     .boxed()
 }
 
-/// Lists of up to `length` operations; without faults where they are not wanted.
-pub(crate) fn operations(length: usize, with_faults: bool) -> BoxedStrategy<Vec<Operation>> {
-    let operation = if with_faults { prop_oneof![2 => peaceful(), 1 => hostile()].boxed() } else { peaceful() };
+fn port_of_spools() -> impl Strategy<Value = Port> {
+    prop_oneof![4 => Just(Port::Spools), 3 => Just(Port::Source), 2 => Just(Port::Archive), 2 => port()]
+}
+
+fn moment_in_spools() -> impl Strategy<Value = Moment> {
+    let of = prop_oneof![1 => Just(None), 3 => port_of_spools().prop_map(Some)];
+    let call = (1..40_u8, of, any::<bool>()).prop_map(|(number, of, behind)| Moment::Call { number, of, behind });
+    prop_oneof![1 => Just(Moment::Now), 4 => call]
+}
+
+fn peaceful_with_spools() -> BoxedStrategy<Operation> {
+    prop_oneof![
+        14 => payloads().prop_map(|payloads| Operation::Put { shard: 0, payloads }),
+        6 => (1..30_u16).prop_map(|seconds| Operation::Advance { seconds }),
+        2 => (30..300_u16).prop_map(|seconds| Operation::Advance { seconds }),
+        2 => worker().prop_map(|worker| Operation::Start { worker }),
+        1 => worker().prop_map(|worker| Operation::Stop { worker }),
+        1 => Just(Operation::CatchUp),
+        1 => (0..6_u8, 0..3_u8, 0..3_u8)
+            .prop_map(|(layout, window, records)| Operation::Configure { layout, window, records }),
+    ]
+    .boxed()
+}
+
+fn hostile_with_spools() -> BoxedStrategy<Operation> {
+    prop_oneof![
+        20 => (worker(), moment_in_spools(), 0..40_u8)
+            .prop_map(|(worker, at, back_in)| Operation::Crash { worker, at, back_in }),
+        // Long enough for others to take its spool and to seal it.
+        20 => (worker(), moment_in_spools(), 1..200_u8)
+            .prop_map(|(worker, at, seconds)| Operation::Freeze { worker, at, seconds }),
+        24 => (port_of_spools(), proptest::option::weighted(0.4, worker()), kind(), 1..90_u8)
+            .prop_map(|(port, worker, kind, seconds)| Operation::Fault { port, worker, kind, seconds }),
+        8 => any::<u16>().prop_map(|message| Operation::Redeliver { message }),
+        4 => Just(Operation::Heal),
+        4 => any::<bool>().prop_map(|table| Operation::LoseLeases { table }),
+        4 => (worker(), -600..600_i16).prop_map(|(worker, seconds)| Operation::Skew { worker, seconds }),
+        4 => (worker(), 5..60_u8).prop_map(|(worker, seconds)| Operation::Unsteady { worker, seconds }),
+        1 => worker().prop_map(|worker| Operation::Age { worker }),
+    ]
+    .boxed()
+}
+
+/// Lists of up to `length` operations on a stream, or on spools; without faults where they are not wanted.
+pub(crate) fn operations(length: usize, with_faults: bool, spooled: bool) -> BoxedStrategy<Vec<Operation>> {
+    let (peaceful, hostile) =
+        if spooled { (peaceful_with_spools(), hostile_with_spools()) } else { (peaceful(), hostile()) };
+    let operation = if with_faults { prop_oneof![2 => peaceful, 1 => hostile].boxed() } else { peaceful };
     vec(operation, 0..=length).boxed()
 }

@@ -28,10 +28,14 @@ pub(crate) struct Seat {
     woken: Notify,
     /// The shards that it was told of: a listing that is behind does not take them away again.
     pub(crate) known: Mutex<BTreeSet<ShardId>>,
+    /// The messages that it was given, in their order.
+    given: Mutex<Vec<String>>,
 }
 
 struct State {
     life: Life,
+    /// Since when it stands still, if it does.
+    still_since: Duration,
     armed: Option<Armed>,
 }
 
@@ -62,7 +66,7 @@ pub(crate) enum Strike {
 
 impl Seat {
     pub(crate) fn new(worker: WorkerId, number: usize, clock: PausedClock) -> Self {
-        let state = Mutex::new(State { life: Life::Awake, armed: None });
+        let state = Mutex::new(State { life: Life::Awake, still_since: Duration::ZERO, armed: None });
         Self {
             worker,
             number,
@@ -72,6 +76,7 @@ impl Seat {
             state,
             woken: Notify::new(),
             known: Mutex::default(),
+            given: Mutex::default(),
         }
     }
 
@@ -96,6 +101,7 @@ impl Seat {
     fn hit(&self, strike: Strike) {
         let mut state = self.state();
         state.armed = None;
+        state.still_since = self.clock.monotonic();
         state.life = match (state.life, strike) {
             (Life::Dead, _) | (_, Strike::Crash) => Life::Dead,
             (_, Strike::Freeze(duration)) => Life::AsleepUntil(self.clock.monotonic() + duration),
@@ -147,6 +153,26 @@ impl Seat {
                 Life::Dead => std::future::pending().await,
             }
         }
+    }
+
+    /// For how long it has stood still, if it does.
+    pub(crate) fn still_for(&self) -> Duration {
+        self.clock.monotonic().saturating_sub(self.state().still_since)
+    }
+
+    /// It is given a message.
+    pub(crate) fn holds(&self, message: &str) {
+        self.given.lock().unwrap_or_else(PoisonError::into_inner).push(message.to_owned());
+    }
+
+    /// The message that it was given last.
+    pub(crate) fn last_given(&self) -> Option<String> {
+        self.given.lock().unwrap_or_else(PoisonError::into_inner).last().cloned()
+    }
+
+    /// All that it was given since the last time.
+    pub(crate) fn let_go(&self) -> Vec<String> {
+        std::mem::take(&mut self.given.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Its wall clock jumps.

@@ -10,6 +10,7 @@ use auditlake::lease::{LeaseRow, WorkerId};
 use auditlake::ops::clock::{Clock as _, PausedClock};
 use auditlake::source::ShardId;
 
+use super::books::Books;
 use super::faults::Faults;
 use super::judge::{INTRUDER, Judge};
 use super::ledger::Ledger;
@@ -30,6 +31,7 @@ pub(crate) struct State {
     pub(crate) ledger: Ledger,
     pub(crate) judge: Judge,
     pub(crate) faults: Faults,
+    pub(crate) books: Books,
     pub(crate) table: Table,
     /// When each shard came to be that was not always there.
     pub(crate) born: BTreeMap<ShardId, Duration>,
@@ -77,6 +79,12 @@ impl Shared {
         self.log.add(|| format!("an intruder stands under {key}"));
     }
 
+    /// An object of a spool was removed.
+    pub(crate) fn segment_removed(&self, key: &str) {
+        let now = self.clock.now();
+        self.state().segment_removed(key, now);
+    }
+
     /// A lease row was written over another.
     pub(crate) fn row_replaced(&self, writer: &WorkerId, before: &LeaseRow, after: &LeaseRow) {
         let now = self.clock.monotonic();
@@ -92,12 +100,19 @@ impl State {
 
     pub(crate) fn row_created(&mut self, row: &LeaseRow) {
         self.judge.row_created(row);
+        // The parents of a stream's shard are known before there is a row. A spool's stand in its row alone, and one that is
+        // made anew may have others.
+        let shard = self.ledger.shards.get_mut(&row.shard);
+        if let Some(shard) = shard.filter(|_| self.books.have(&row.shard)) {
+            shard.parents.clone_from(&row.parents);
+        }
     }
 
     /// A reader of the shard was opened.
     pub(crate) fn opened(&mut self, shard: &ShardId) {
         let Self { judge, ledger, .. } = self;
-        judge.opened(shard, &ledger.shards[shard].parents);
+        let parents = ledger.shards.get(shard).map(|shard| &shard.parents);
+        judge.opened(shard, parents.map_or(&[], Vec::as_slice));
     }
 
     /// Whether a shard is so old that every listing knows it.

@@ -13,6 +13,7 @@ use auditlake::lease::memory::MemoryLeases;
 use auditlake::lease::{LeaseRow, LeaseStore as _, WorkerId};
 use auditlake::ops::clock::{Clock as _, PausedClock};
 use auditlake::ops::identity::random_bytes;
+use auditlake::ops::memory::MemoryBudget;
 use auditlake::ops::retry::RetryPolicy;
 use auditlake::source::ShardId;
 use auditlake::source::memory::MemorySource;
@@ -20,13 +21,14 @@ use auditlake::worker::{Settings, Shutdown, Summary, Totals, Worker, WorkerError
 use jiff::Timestamp;
 use tokio::task::JoinHandle;
 
-use super::Stats;
 use super::faulty::{Faulty, at_once, stream};
 use super::log::Log;
 use super::operation::Moment;
 use super::random::below;
 use super::seat::{Life, Seat, Strike};
 use super::shared::{Shared, Table};
+use super::spooled::{PAGES, Process, Spooled};
+use super::{Shape, Stats};
 use crate::settings::{ARCHIVE_ID, settings};
 
 /// How many workers there may be, `catch-up` not counted.
@@ -36,11 +38,13 @@ pub(crate) const CATCH_UP: usize = WORKERS;
 /// How long the world goes on without a look at it.
 const TICK: Duration = Duration::from_secs(1);
 /// A worker's grace, and how long it may take beyond it.
-const GRACE: Duration = Duration::from_secs(25);
+pub(crate) const GRACE: Duration = Duration::from_secs(25);
 const BEYOND_GRACE: Duration = Duration::from_secs(4);
 
 pub(crate) struct World {
     pub(crate) source: Arc<MemorySource>,
+    /// What records come from instead, if they come from a subscription.
+    pub(crate) spooled: Option<Spooled>,
     pub(crate) claims: Arc<MemoryClaims>,
     pub(crate) leases: Arc<MemoryLeases>,
     pub(crate) archive: Arc<MemoryArchive>,
@@ -50,9 +54,11 @@ pub(crate) struct World {
     pub(crate) configured: Settings,
     places: Vec<Place>,
     /// The accounts of all workers that there were.
-    accounts: Vec<(WorkerId, Arc<Totals>)>,
+    accounts: Vec<(WorkerId, Arc<Totals>, Arc<MemoryBudget>)>,
     /// Rows were lost: what the archive had lost by then, nobody can prove.
     pub(crate) rows_were_lost: bool,
+    /// How much time passed at once.
+    pub(crate) skipped: Duration,
     pub(crate) stats: Stats,
 }
 
@@ -75,18 +81,19 @@ struct Running {
 }
 
 impl World {
-    pub(crate) async fn new(log: Log, noise: bool) -> Self {
+    pub(crate) async fn new(log: Log, shape: Shape) -> Self {
         let base: Timestamp = "2026-11-21T09:31:00Z".parse().expect("it is a time");
         let (archive, clock) = (Arc::new(MemoryArchive::new()), PausedClock::start(base));
         identity::open_or_create(archive.as_ref(), base, || ARCHIVE_ID).await.expect("a twin does not fail");
         let shared = Shared::new(log.clone(), clock, archive.clone());
-        shared.state().faults.noise = noise;
+        shared.state().faults.noise = shape.faults;
         let mut configured = settings();
         configured.limits.window = Duration::from_mins(2);
         configured.poll = Duration::from_secs(2);
         configured.archive_made_at = base;
         let mut world = Self {
             source: stream(),
+            spooled: shape.spooled.then(|| Spooled::new(clock)),
             claims: Arc::default(),
             leases: Arc::new(MemoryLeases::shared()),
             archive,
@@ -97,9 +104,10 @@ impl World {
             places: (0..=CATCH_UP).map(|_| Place::default()).collect(),
             accounts: Vec::new(),
             rows_were_lost: false,
+            skipped: Duration::ZERO,
             stats: Stats::default(),
         };
-        for shard in ["a", "b", "c"].map(ShardId::new) {
+        for shard in ["a", "b", "c"].map(ShardId::new).into_iter().filter(|_| !shape.spooled) {
             world.add_shard(&shard, Vec::new());
             // They were there long before.
             world.shared.state().born.remove(&shard);
@@ -144,14 +152,22 @@ impl World {
             leases: Arc::new(Faulty::new(&self.leases, &seat, shared)),
             clock: seat.clone(),
         };
+        let pages = MemoryBudget::new(PAGES);
+        let (ports, receiver) = match &self.spooled {
+            Some(spooled) => spooled.ports(&seat, shared, &pages, ports),
+            None => (ports, None),
+        };
         let mut settings = Settings { worker: worker.clone(), ..self.configured.clone() };
         settings.concurrency = if below(2) == 0 { usize::MAX } else { 2 };
         let give_up_after = (number == CATCH_UP).then_some(Duration::from_mins(1));
         settings.retry = RetryPolicy { give_up_after };
         let shutdown = Shutdown::default();
-        let task = launch(ports, settings, &shutdown, &totals, number == CATCH_UP);
+        let (source, clock) = (ports.source.clone(), seat.clone());
+        let works = Worker::new(ports, settings, shutdown.clone(), totals.clone());
+        let process = Process { source, receiver, clock, shutdown: shutdown.clone(), worker: works };
+        let task = launch(process, number == CATCH_UP);
         self.log.add(|| format!("{:?} {worker} starts", self.clock.monotonic()));
-        self.accounts.push((worker, totals));
+        self.accounts.push((worker, totals, pages));
         self.stats.starts += 1;
         self.places[number].running = Some(Running { seat, task, shutdown, stopping_for: None });
     }
@@ -202,6 +218,9 @@ impl World {
 
     async fn look(&mut self, passed: Duration) {
         for number in 0..self.places.len() {
+            if let Some(seat) = self.seat(number) {
+                self.lapse(&seat);
+            }
             self.look_at(number, passed).await;
         }
         for complaint in self.log.take_complaints() {
@@ -290,11 +309,14 @@ impl World {
 
     /// Invariant 10.
     fn judge_accounts(&mut self, worker: &WorkerId) {
-        let Some(place) = self.accounts.iter().position(|(of, _)| of == worker) else { return };
-        let (_, totals) = self.accounts.swap_remove(place);
+        let Some(place) = self.accounts.iter().position(|(of, ..)| of == worker) else { return };
+        let (_, totals, pages) = self.accounts.swap_remove(place);
         let (bytes, batches) = (totals.memory.load(Ordering::Relaxed), totals.open_batches.load(Ordering::Relaxed));
-        if bytes != 0 || batches != 0 {
-            self.violated(format!("invariant 10: {worker} is gone and holds {bytes} bytes in {batches} batches"));
+        let read = pages.held();
+        if bytes != 0 || batches != 0 || read != 0 {
+            self.violated(format!(
+                "invariant 10: {worker} is gone and holds {bytes} bytes in {batches} batches, and {read} in pages"
+            ));
         }
     }
 
@@ -345,7 +367,7 @@ impl World {
     pub(crate) fn finish(mut self) -> (Stats, Vec<String>) {
         let state = self.shared.state();
         self.stats.seeds = 1;
-        self.stats.simulated = self.clock.monotonic();
+        self.stats.simulated = self.clock.monotonic().saturating_sub(self.skipped);
         self.stats.faults = state.faults.injected;
         self.stats.records = state.ledger.records;
         self.stats.batches = state.judge.chains.values().map(|chain| chain.next).sum();
@@ -366,29 +388,16 @@ impl World {
         self.configured.layout.partition_by = partition_by;
         self.configured.limits.window = Duration::from_secs([60, 120, 300][usize::from(window) % 3]);
         self.configured.limits.max_records = [5, 30, 1_000_000][usize::from(records) % 3];
+        if let Some(spooled) = &mut self.spooled {
+            spooled.options.cut.max_messages = [2, 10, 1000][usize::from(records) % 3];
+            spooled.options.seal_after = Duration::from_secs([10, 30, 60][usize::from(window) % 3]);
+        }
     }
 }
 
 #[allow(clippy::disallowed_methods)] // a worker is a task of the simulation, as it is a process elsewhere
-fn launch(
-    ports: Ports,
-    settings: Settings,
-    shutdown: &Shutdown,
-    totals: &Arc<Totals>,
-    is_catch_up: bool,
-) -> JoinHandle<Result<Summary, WorkerError>> {
-    let (source, graceful) = (ports.source.clone(), shutdown.graceful.clone());
-    let worker = Worker::new(ports, settings, shutdown.clone(), totals.clone());
-    tokio::spawn(async move {
-        if !is_catch_up {
-            return worker.run().await;
-        }
-        tokio::select! {
-            biased;
-            () = graceful.cancelled() => Ok(Summary { stopped: true, ..Summary::default() }),
-            shards = source.shards() => worker.catch_up(shards?).await,
-        }
-    })
+fn launch(process: Process, is_catch_up: bool) -> JoinHandle<Result<Summary, WorkerError>> {
+    tokio::spawn(async move { if is_catch_up { process.catch_up().await } else { process.run().await } })
 }
 
 fn hex(bytes: [u8; 2]) -> String {

@@ -1,4 +1,4 @@
-//! The archive.
+//! Stores of objects: the archive, and what the store of spools shares with it.
 
 use std::sync::Arc;
 
@@ -8,49 +8,79 @@ use bytes::Bytes;
 
 use super::{Faulty, at_once};
 use crate::sim::operation::Port;
+use crate::sim::shared::Shared;
 
-fn unavailable(key: &str) -> impl Fn(&str) -> ArchiveError + use<> {
+/// A store of objects, and what is told of those that are put.
+pub(crate) trait Objects: Send + Sync + 'static {
+    const PORT: Port;
+
+    fn twin(&self) -> &MemoryArchive;
+
+    /// An object is about to be put.
+    fn is_reached(_shared: &Shared, _key: &str) {}
+
+    /// An object was put where none stood.
+    fn was_put(shared: &Shared, key: &str, body: &Bytes);
+}
+
+impl Objects for MemoryArchive {
+    const PORT: Port = Port::Archive;
+
+    fn twin(&self) -> &MemoryArchive {
+        self
+    }
+
+    fn is_reached(shared: &Shared, key: &str) {
+        shared.intrude(key);
+    }
+
+    fn was_put(shared: &Shared, key: &str, body: &Bytes) {
+        shared.state().object_put(key, body);
+    }
+}
+
+pub(super) fn unavailable(key: &str) -> impl Fn(&str) -> ArchiveError + use<> {
     let key = key.to_owned();
     move |reason| ArchiveError::Unavailable { key: key.clone(), reason: reason.to_owned() }
 }
 
-impl Faulty<MemoryArchive> {
-    async fn ask<R: Send + 'static>(
+impl<O: Objects> Faulty<O> {
+    pub(super) async fn ask<R: Send + 'static>(
         &self,
         what: &str,
         key: &str,
-        ask: impl Fn(&MemoryArchive, &str) -> Result<R, ArchiveError> + Send + Sync + 'static,
+        ask: impl Fn(&O, &str) -> Result<R, ArchiveError> + Send + Sync + 'static,
     ) -> Result<R, ArchiveError> {
         let (twin, asked) = (self.twin.clone(), key.to_owned());
-        self.call(Port::Archive, format!("{what} {key}"), move || ask(&twin, &asked), unavailable(key)).await
+        self.call(O::PORT, format!("{what} {key}"), move || ask(&twin, &asked), unavailable(key)).await
     }
 }
 
 #[async_trait]
-impl ArchiveStore for Faulty<MemoryArchive> {
+impl<O: Objects> ArchiveStore for Faulty<O> {
     async fn put_if_absent(&self, key: &str, body: Bytes) -> Result<Put, ArchiveError> {
         let (twin, shared, put) = (self.twin.clone(), self.shared.clone(), key.to_owned());
         let effect = move || {
-            shared.intrude(&put);
-            let done = at_once(twin.put_if_absent(&put, body.clone()))?;
+            O::is_reached(&shared, &put);
+            let done = at_once(twin.twin().put_if_absent(&put, body.clone()))?;
             if done == Put::Created {
-                shared.state().object_put(&put, &body);
+                O::was_put(&shared, &put, &body);
             }
             Ok(done)
         };
-        self.call(Port::Archive, format!("put {key}"), effect, unavailable(key)).await
+        self.call(O::PORT, format!("put {key}"), effect, unavailable(key)).await
     }
 
     async fn get(&self, key: &str) -> Result<Option<Bytes>, ArchiveError> {
-        self.ask("get", key, |twin: &MemoryArchive, key| at_once(twin.get(key))).await
+        self.ask("get", key, |objects, key| at_once(objects.twin().get(key))).await
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<Listed>, ArchiveError> {
-        self.ask("list", prefix, |twin: &MemoryArchive, prefix| at_once(twin.list(prefix))).await
+        self.ask("list", prefix, |objects, prefix| at_once(objects.twin().list(prefix))).await
     }
 
     async fn stat(&self, key: &str) -> Result<Option<Stat>, ArchiveError> {
-        self.ask("stat", key, |twin: &MemoryArchive, key| at_once(twin.stat(key))).await
+        self.ask("stat", key, |objects, key| at_once(objects.twin().stat(key))).await
     }
 }
 

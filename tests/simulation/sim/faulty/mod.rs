@@ -4,6 +4,8 @@ mod archive;
 mod claims;
 mod leases;
 mod source;
+mod spools;
+mod subscription;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +15,7 @@ use futures_util::FutureExt as _;
 
 pub(crate) use archive::all_objects;
 pub(crate) use source::{LISTED_WITHIN, stream};
+pub(crate) use spools::{Spools, Watched};
 
 use super::faults::{Fault, latency};
 use super::operation::Port;
