@@ -168,6 +168,7 @@ impl World {
         }
         // Who sleeps on finds gone even the row that vouched for its spool, and rows are made anew as lost ones.
         self.rows_were_lost |= !self.skipped.is_zero();
+        self.slept_for_weeks = true;
         let (others, rest) = (Duration::from_mins(4), Duration::from_mins(4));
         self.strike(sleeper, Strike::Freeze(others + AGE + rest), Moment::Now, Duration::ZERO);
         // The others end what it has begun.

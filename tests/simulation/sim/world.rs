@@ -57,6 +57,9 @@ pub(crate) struct World {
     accounts: Vec<(WorkerId, Arc<Totals>, Arc<MemoryBudget>)>,
     /// Rows were lost: what the archive had lost by then, nobody can prove.
     pub(crate) rows_were_lost: bool,
+    /// Two others may both have vouched for the spool of one who slept for weeks; until both have moved on, its row is made
+    /// anew as a lost one when something is found behind its end.
+    pub(crate) slept_for_weeks: bool,
     /// How much time passed at once.
     pub(crate) skipped: Duration,
     pub(crate) stats: Stats,
@@ -104,6 +107,7 @@ impl World {
             places: (0..=CATCH_UP).map(|_| Place::default()).collect(),
             accounts: Vec::new(),
             rows_were_lost: false,
+            slept_for_weeks: false,
             skipped: Duration::ZERO,
             stats: Stats::default(),
         };
