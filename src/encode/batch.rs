@@ -108,7 +108,9 @@ impl BatchEncoder {
         let mut waiting: Vec<&mut Events> =
             self.events.values_mut().filter(|events| events.object.has_waiting()).collect();
         waiting.par_iter_mut().with_max_len(1).try_for_each(|events| events.object.encode())?;
-        waiting.into_iter().for_each(|events| self.sizes.update(events));
+        for events in waiting {
+            self.sizes.update(events);
+        }
         Ok(())
     }
 

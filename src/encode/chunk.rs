@@ -15,6 +15,7 @@ pub(super) const CHUNK_ROWS: u64 = 1_024;
 pub(super) const CHUNK_BYTES: u64 = 1 << 20;
 
 /// The rows of an object that no column writer has seen.
+#[derive(Default)]
 pub(super) struct Chunk {
     /// None before the first row: an idle partition holds nothing.
     columns: Vec<Builder>,
@@ -22,8 +23,15 @@ pub(super) struct Chunk {
     total: u64,
     rows: u64,
     /// What the chunk before this one came to, which this one will come to as well.
-    before: Option<(u64, [u64; COLUMN_COUNT])>,
+    before: Before,
     position: String,
+}
+
+/// How many rows a chunk had, and the plain bytes of each of its columns.
+#[derive(Clone, Copy, Default)]
+struct Before {
+    rows: u64,
+    plain: [u64; COLUMN_COUNT],
 }
 
 /// A chunk as arrays.
@@ -40,12 +48,6 @@ enum Builder {
     Time(TimestampMicrosecondBuilder),
 }
 
-impl Default for Chunk {
-    fn default() -> Self {
-        Self::after(None)
-    }
-}
-
 impl Finished {
     /// All of its plain bytes.
     pub(super) fn plain_bytes(&self) -> u64 {
@@ -54,10 +56,6 @@ impl Finished {
 }
 
 impl Chunk {
-    fn after(before: Option<(u64, [u64; COLUMN_COUNT])>) -> Self {
-        Self { columns: Vec::new(), plain: [0; COLUMN_COUNT], total: 0, rows: 0, before, position: String::new() }
-    }
-
     pub(super) fn rows(&self) -> u64 {
         self.rows
     }
@@ -68,7 +66,7 @@ impl Chunk {
 
     pub(super) fn append(&mut self, row: &Row<'_>, layout: &Layout) {
         if self.columns.is_empty() {
-            let (rows, plain) = self.before.unwrap_or_default();
+            let Before { rows, plain } = self.before;
             let builder = |(index, column): (usize, &Column)| Builder::new(column.kind, index, rows, plain[index]);
             self.columns = COLUMNS.iter().enumerate().map(builder).collect();
         }
@@ -84,15 +82,15 @@ impl Chunk {
 
     /// The rows so far; the chunk is empty after it, and gives its memory back.
     pub(super) fn finish(&mut self) -> Finished {
-        let before = Some((self.rows, self.plain));
-        let full = std::mem::replace(self, Self::after(before));
+        let before = Before { rows: self.rows, plain: self.plain };
+        let full = std::mem::replace(self, Self { before, ..Self::default() });
         let arrays = full.columns.into_iter().map(Builder::finish).collect();
         Finished { arrays, plain: full.plain, rows: full.rows }
     }
 
     /// Builders double as they grow, so they may hold twice what is in them.
     pub(super) fn memory_bytes(&self) -> u64 {
-        let begun = self.before.filter(|_| self.rows > 0).map_or(0, |(_, plain)| plain.iter().sum());
+        let begun = if self.rows > 0 { self.before.plain.iter().sum() } else { 0 };
         begun.max(2 * self.total) + (COLUMN_COUNT * size_of::<Builder>()) as u64
     }
 }

@@ -177,7 +177,9 @@ impl Reader<'_> {
 
     fn hash_of<const N: usize>(&mut self, parts: [&[u8]; N]) -> u64 {
         self.spelled.clear();
-        parts.iter().for_each(|part| self.spelled.extend_from_slice(part));
+        for part in parts {
+            self.spelled.extend_from_slice(part);
+        }
         self.sip.hash(&self.spelled)
     }
 }
