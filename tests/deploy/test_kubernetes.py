@@ -98,9 +98,9 @@ class Files(unittest.TestCase):
             config = tomllib.loads(path.read_text())
             self.assertEqual(config["worker"]["shutdown_grace"], "25s", path)
             self.assertEqual(spec["terminationGracePeriodSeconds"], 25 + 5)
-            # Beside what records may take, 256 MiB for everything else.
+            # Beside what records may take, 512 MiB for everything else.
             self.assertEqual(config["limits"]["memory"], "256MiB")
-            self.assertEqual(spec["containers"][0]["resources"]["limits"]["memory"], f"{256 + 256}Mi")
+            self.assertEqual(spec["containers"][0]["resources"]["limits"]["memory"], f"{256 + 512}Mi")
             port = spec["containers"][0]["ports"][0]["containerPort"]
             self.assertEqual(config["metrics"]["listen"], f"0.0.0.0:{port}")
 
