@@ -1,5 +1,6 @@
 //! Rows on their way into column writers: one Arrow array builder a column.
 
+use std::ops::AddAssign;
 use std::sync::Arc;
 
 use arrow_array::ArrayRef;
@@ -11,34 +12,42 @@ use super::{Layout, Row};
 
 /// A chunk is full with the row that reaches either bound. Each partition of a batch holds one, so it is small; each
 /// costs a call into every column writer, so it is not tiny.
-pub(super) const CHUNK_ROWS: u64 = 1_024;
-pub(super) const CHUNK_BYTES: u64 = 1 << 20;
+const CHUNK_ROWS: u64 = 1_024;
+const CHUNK_BYTES: u64 = 1 << 20;
 
 /// The rows of an object that no column writer has seen.
 #[derive(Default)]
 pub(super) struct Chunk {
     /// None before the first row: an idle partition holds nothing.
     columns: Vec<Builder>,
-    plain: [u64; COLUMN_COUNT],
-    total: u64,
-    rows: u64,
+    extent: Extent,
     /// What the chunk before this one came to, which this one will come to as well.
-    before: Before,
+    before: Extent,
     position: String,
 }
 
-/// How many rows a chunk had, and the plain bytes of each of its columns.
+/// How many rows there are, and their plain bytes.
 #[derive(Clone, Copy, Default)]
-struct Before {
-    rows: u64,
-    plain: [u64; COLUMN_COUNT],
+pub(super) struct Extent {
+    pub(super) rows: u64,
+    /// By column.
+    pub(super) plain: [u64; COLUMN_COUNT],
+    /// All of them.
+    pub(super) total: u64,
+}
+
+impl AddAssign for Extent {
+    fn add_assign(&mut self, other: Self) {
+        self.rows += other.rows;
+        self.total += other.total;
+        self.plain.iter_mut().zip(other.plain).for_each(|(sum, plain)| *sum += plain);
+    }
 }
 
 /// A chunk as arrays.
 pub(super) struct Finished {
     pub(super) arrays: Vec<ArrayRef>,
-    pub(super) plain: [u64; COLUMN_COUNT],
-    pub(super) rows: u64,
+    pub(super) extent: Extent,
 }
 
 enum Builder {
@@ -48,50 +57,47 @@ enum Builder {
     Time(TimestampMicrosecondBuilder),
 }
 
-impl Finished {
-    /// All of its plain bytes.
-    pub(super) fn plain_bytes(&self) -> u64 {
-        self.plain.iter().sum()
-    }
-}
-
 impl Chunk {
     pub(super) fn rows(&self) -> u64 {
-        self.rows
+        self.extent.rows
     }
 
     pub(super) fn plain_bytes(&self) -> u64 {
-        self.total
+        self.extent.total
+    }
+
+    /// Whether it has reached either bound.
+    pub(super) fn is_full(&self) -> bool {
+        self.extent.rows >= CHUNK_ROWS || self.extent.total >= CHUNK_BYTES
     }
 
     pub(super) fn append(&mut self, row: &Row<'_>, layout: &Layout) {
         if self.columns.is_empty() {
-            let Before { rows, plain } = self.before;
+            let Extent { rows, plain, .. } = self.before;
             let builder = |(index, column): (usize, &Column)| Builder::new(column.kind, index, rows, plain[index]);
             self.columns = COLUMNS.iter().enumerate().map(builder).collect();
         }
         let values = schema::values(row, layout, &mut self.position);
-        for ((builder, plain), value) in self.columns.iter_mut().zip(&mut self.plain).zip(values) {
+        for ((builder, plain), value) in self.columns.iter_mut().zip(&mut self.extent.plain).zip(values) {
             let bytes = value.plain_bytes();
             *plain += bytes;
-            self.total += bytes;
+            self.extent.total += bytes;
             builder.append(value);
         }
-        self.rows += 1;
+        self.extent.rows += 1;
     }
 
     /// The rows so far; the chunk is empty after it, and gives its memory back.
     pub(super) fn finish(&mut self) -> Finished {
-        let before = Before { rows: self.rows, plain: self.plain };
-        let full = std::mem::replace(self, Self { before, ..Self::default() });
-        let arrays = full.columns.into_iter().map(Builder::finish).collect();
-        Finished { arrays, plain: full.plain, rows: full.rows }
+        let extent = self.extent;
+        let full = std::mem::replace(self, Self { before: extent, ..Self::default() });
+        Finished { arrays: full.columns.into_iter().map(Builder::finish).collect(), extent }
     }
 
     /// Builders double as they grow, so they may hold twice what is in them.
     pub(super) fn memory_bytes(&self) -> u64 {
-        let begun = if self.rows > 0 { self.before.plain.iter().sum() } else { 0 };
-        begun.max(2 * self.total) + (COLUMN_COUNT * size_of::<Builder>()) as u64
+        let begun = if self.extent.rows > 0 { self.before.total } else { 0 };
+        begun.max(2 * self.extent.total) + (COLUMN_COUNT * size_of::<Builder>()) as u64
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 use std::io::Write;
-use std::ops::{Range, RangeInclusive};
+use std::ops::Range;
 use std::sync::Arc;
 
 use flate2::{GzBuilder, write::GzEncoder};
@@ -36,28 +36,12 @@ enum Compressor {
     Zstd(ZstdEncoder<'static, Vec<u8>>),
 }
 
-impl Layout {
-    /// The level, if it is one that the compression has.
-    pub(super) fn level_in(&self, levels: RangeInclusive<i32>) -> Result<i32, EncodeError> {
-        let level = self.compression_level;
-        if levels.contains(&level) {
-            return Ok(level);
-        }
-        let (least, most) = levels.into_inner();
-        Err(EncodeError::Layout(format!("compression_level must be from {least} to {most}, not {level}")))
-    }
-}
-
 /// Whether NDJSON can be written as the layout says.
 pub(super) fn check(layout: &Layout) -> Result<(), EncodeError> {
-    match layout.compression {
-        Compression::None => Ok(()),
-        Compression::Gzip => layout.level_in(0..=9).map(|_| ()),
-        Compression::Zstd => layout.level_in(1..=22).map(|_| ()),
-        Compression::Snappy => {
-            Err(EncodeError::Layout("snappy is for parquet only; ndjson takes zstd, gzip or none".into()))
-        }
+    if layout.compression == Compression::Snappy {
+        return Err(EncodeError::Layout("snappy is for parquet only; ndjson takes zstd, gzip or none".into()));
     }
+    layout.level().map(drop)
 }
 
 impl JsonEncoder {

@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::EncodeError;
 use crate::record::Rules;
 use crate::source::SourceKind;
 
@@ -96,4 +97,16 @@ pub struct Layout {
     pub source_kind: SourceKind,
     /// How records are read.
     pub rules: Rules,
+}
+
+impl Layout {
+    /// The level, if it is one that the compression has.
+    pub(super) fn level(&self) -> Result<i32, EncodeError> {
+        let (level, levels) = (self.compression_level, self.compression.levels());
+        if levels.contains(&level) {
+            return Ok(level);
+        }
+        let (least, most) = levels.into_inner();
+        Err(EncodeError::Layout(format!("compression_level must be from {least} to {most}, not {level}")))
+    }
 }

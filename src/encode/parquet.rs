@@ -17,7 +17,7 @@ use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::{ColumnPath, TypePtr};
 use rayon::prelude::*;
 
-use super::chunk::{CHUNK_BYTES, CHUNK_ROWS, Chunk, Finished};
+use super::chunk::{Chunk, Extent, Finished};
 use super::pages::{PageCounter, PageCounters};
 use super::schema::{self, COLUMN_COUNT, COLUMNS, ColumnType, Index};
 use super::segments::Segments;
@@ -72,15 +72,12 @@ impl ParquetSettings {
 }
 
 fn codec(layout: &Layout) -> Result<Codec, EncodeError> {
-    let level = layout.compression_level;
+    let level = layout.level()?;
     Ok(match layout.compression {
         Compression::None => Codec::UNCOMPRESSED,
         Compression::Snappy => Codec::SNAPPY,
-        Compression::Gzip => Codec::GZIP(GzipLevel::try_new(layout.level_in(0..=9)?.unsigned_abs())?),
-        Compression::Zstd => {
-            layout.level_in(1..=22)?;
-            Codec::ZSTD(ZstdLevel::try_new(level)?)
-        }
+        Compression::Gzip => Codec::GZIP(GzipLevel::try_new(level.unsigned_abs())?),
+        Compression::Zstd => Codec::ZSTD(ZstdLevel::try_new(level)?),
     })
 }
 
@@ -152,9 +149,7 @@ struct OpenFile {
 /// The row group being written.
 struct RowGroup {
     columns: Vec<ArrowColumnWriter>,
-    rows: u64,
-    /// Plain bytes of each column.
-    plain: [u64; COLUMN_COUNT],
+    extent: Extent,
 }
 
 /// Final bytes of each column per byte that waited for its page.
@@ -190,7 +185,7 @@ impl ParquetEncoder {
     /// Takes one row, without encoding anything.
     pub(super) fn append(&mut self, row: &Row<'_>) {
         self.chunk.append(row, &self.layout);
-        if self.chunk.rows() >= CHUNK_ROWS || self.chunk.plain_bytes() >= CHUNK_BYTES {
+        if self.chunk.is_full() {
             self.waiting.push(self.chunk.finish());
         }
     }
@@ -213,7 +208,7 @@ impl ParquetEncoder {
         if self.estimate.plain == 0 {
             self.estimate.columns = file.trial(&self.settings.arrow, &chunks[0])?;
         }
-        self.estimate.plain += chunks.iter().map(Finished::plain_bytes).sum::<u64>();
+        self.estimate.plain += plain_bytes(&chunks);
         if let Some(ratios) = file.write(&self.settings.arrow, &chunks)? {
             self.estimate.columns = ratios;
         }
@@ -225,14 +220,13 @@ impl ParquetEncoder {
 
     /// What the file would come to if it ended now, about.
     pub(super) fn encoded_bytes(&self) -> u64 {
-        let plain = self.chunk.plain_bytes() + self.waiting.iter().map(Finished::plain_bytes).sum::<u64>();
+        let plain = self.chunk.plain_bytes() + plain_bytes(&self.waiting);
         whole_bytes(self.estimate.flushed + plain as f64 * self.estimate.overall)
     }
 
     /// What is held on the heap.
     pub(super) fn memory_bytes(&self) -> u64 {
-        let waiting = self.waiting.iter().map(Finished::plain_bytes).sum::<u64>();
-        self.chunk.memory_bytes() + 2 * waiting + self.estimate.memory + size_of::<Self>() as u64
+        self.chunk.memory_bytes() + 2 * plain_bytes(&self.waiting) + self.estimate.memory + size_of::<Self>() as u64
     }
 
     /// The file.
@@ -270,13 +264,13 @@ impl OpenFile {
                 slot => {
                     self.pages.reset();
                     let columns = self.factory.create_column_writers(self.writer.flushed_row_groups().len())?;
-                    slot.insert(RowGroup { columns, rows: 0, plain: [0; COLUMN_COUNT] })
+                    slot.insert(RowGroup { columns, extent: Extent::default() })
                 }
             };
             let (fitting, rest) = left.split_at(group.room_for(left));
             group.write(arrow, fitting)?;
             left = rest;
-            if group.is_full() {
+            if is_full(&group.extent) {
                 ratios = self.close_group()?;
             }
         }
@@ -285,13 +279,10 @@ impl OpenFile {
 
     fn close_group(&mut self) -> Result<Option<Ratios>, EncodeError> {
         let Some(group) = self.group.take() else { return Ok(None) };
-        let pages = &self.pages;
-        let close = |(index, column)| close_column(column, pages.bytes(index));
-        let columns: Vec<_> = group.columns.into_par_iter().enumerate().with_max_len(1).map(close).collect();
+        let columns = group.close(&self.pages)?;
         let mut ratios = [0.0; COLUMN_COUNT];
         let mut writer = self.writer.next_row_group()?;
-        for (column, ratio) in columns.into_iter().zip(&mut ratios) {
-            let (chunk, came_to) = column?;
+        for ((chunk, came_to), ratio) in columns.into_iter().zip(&mut ratios) {
             *ratio = came_to;
             chunk.append_to_row_group(&mut writer)?;
         }
@@ -303,13 +294,10 @@ impl OpenFile {
     /// It is done once an object: without it the size of columns too small to have filled a page would be a guess.
     fn trial(&self, arrow: &SchemaRef, chunk: &Finished) -> Result<Ratios, EncodeError> {
         let columns = self.factory.create_column_writers(0)?;
-        let mut group = RowGroup { columns, rows: 0, plain: [0; COLUMN_COUNT] };
+        let mut group = RowGroup { columns, extent: Extent::default() };
         group.write(arrow, std::slice::from_ref(chunk))?;
-        let pages = &self.pages;
-        let close = |(index, column)| Ok(close_column(column, pages.bytes(index))?.1);
-        let ratios = group.columns.into_par_iter().enumerate().with_max_len(1).map(close);
-        let ratios = ratios.collect::<Result<Vec<f64>, EncodeError>>()?;
-        Ok(std::array::from_fn(|index| ratios[index]))
+        let columns = group.close(&self.pages)?;
+        Ok(std::array::from_fn(|index| columns[index].1))
     }
 
     fn encoded_bytes(&self, ratios: &Ratios) -> f64 {
@@ -320,12 +308,12 @@ impl OpenFile {
             let done = self.pages.bytes(index) as f64;
             let waiting = group.columns[index].get_estimated_total_bytes() as f64 - done;
             // What waits for its page is plain, so the rest of what came is in the pages that are done.
-            let paged = group.plain[index] as f64 - waiting;
+            let paged = group.extent.plain[index] as f64 - waiting;
             let learnt = done > 0.0 && paged > 0.0 && !COLUMNS[index].dictionary;
             done + waiting * if learnt { done / paged } else { ratios[index] }
         });
         // A bloom filter of ten bits a value, to the next power of two.
-        closed + footer + open.sum::<f64>() + (group.rows * 10 / 8).next_power_of_two() as f64
+        closed + footer + open.sum::<f64>() + (group.extent.rows * 10 / 8).next_power_of_two() as f64
     }
 
     fn memory_bytes(&self, compressor_bytes: u64) -> u64 {
@@ -343,20 +331,24 @@ impl OpenFile {
     }
 }
 
+/// Whether a row group of this extent closes.
+fn is_full(extent: &Extent) -> bool {
+    extent.rows >= ROW_GROUP_ROWS || extent.total >= ROW_GROUP_BYTES
+}
+
+fn plain_bytes(chunks: &[Finished]) -> u64 {
+    chunks.iter().map(|chunk| chunk.extent.total).sum()
+}
+
 impl RowGroup {
     /// How many of these chunks to take before it is full.
     fn room_for(&self, chunks: &[Finished]) -> usize {
-        let (mut rows, mut plain) = (self.rows, self.plain.iter().sum::<u64>());
-        let not_last = |chunk: &&Finished| {
-            rows += chunk.rows;
-            plain += chunk.plain_bytes();
-            rows < ROW_GROUP_ROWS && plain < ROW_GROUP_BYTES
+        let mut extent = self.extent;
+        let fills = |chunk: &Finished| {
+            extent += chunk.extent;
+            is_full(&extent)
         };
-        chunks.len().min(chunks.iter().take_while(not_last).count() + 1)
-    }
-
-    fn is_full(&self) -> bool {
-        self.rows >= ROW_GROUP_ROWS || self.plain.iter().sum::<u64>() >= ROW_GROUP_BYTES
+        chunks.iter().position(fills).map_or(chunks.len(), |last| last + 1)
     }
 
     /// Each column sees the chunks in order, whichever thread writes it: who writes them changes no byte.
@@ -371,10 +363,15 @@ impl RowGroup {
         };
         self.columns.par_iter_mut().enumerate().with_max_len(1).try_for_each(write)?;
         for chunk in chunks {
-            self.rows += chunk.rows;
-            self.plain.iter_mut().zip(&chunk.plain).for_each(|(sum, plain)| *sum += plain);
+            self.extent += chunk.extent;
         }
         Ok(())
+    }
+
+    /// The columns' chunks, and what each came to per byte that waited for its page.
+    fn close(self, pages: &PageCounters) -> Result<Vec<(ArrowColumnChunk, f64)>, EncodeError> {
+        let close = |(index, column)| close_column(column, pages.bytes(index));
+        self.columns.into_par_iter().enumerate().with_max_len(1).map(close).collect()
     }
 }
 
