@@ -13,6 +13,7 @@ mod details;
 mod fields;
 mod framing;
 mod identity;
+mod key_log;
 mod normalise;
 mod notes;
 mod operations;

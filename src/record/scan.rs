@@ -6,6 +6,8 @@
 
 use std::borrow::Cow;
 
+use super::key_log::{KeyLog, Keys};
+
 /// Why no value ends here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stop {
@@ -205,91 +207,6 @@ impl<K: KeyLog> Nest<K> {
             self.close();
         }
     }
-}
-
-/// What is kept of the keys of the objects that are open.
-trait KeyLog: Default {
-    /// A container is opened below so many others.
-    fn open(&mut self, depth: u32);
-    /// And closed.
-    fn close(&mut self, depth: u32);
-    /// A key of the innermost of so many, and whether it has escapes.
-    fn add(&mut self, depth: u32, key: &[u8], escaped: bool);
-}
-
-/// Nothing.
-impl KeyLog for () {
-    #[inline]
-    fn open(&mut self, _: u32) {}
-    #[inline]
-    fn close(&mut self, _: u32) {}
-    #[inline]
-    fn add(&mut self, _: u32, _: &[u8], _: bool) {}
-}
-
-/// Their hashes, to notice a key that comes twice (N13).
-struct Keys {
-    hashes: [u32; Keys::MOST],
-    count: usize,
-    /// Where each level's keys begin.
-    starts: [u8; MAX_DEPTH as usize],
-    repeated: bool,
-}
-
-impl Default for Keys {
-    fn default() -> Self {
-        Self { hashes: [0; Self::MOST], count: 0, starts: [0; MAX_DEPTH as usize], repeated: false }
-    }
-}
-
-impl KeyLog for Keys {
-    #[inline]
-    fn open(&mut self, depth: u32) {
-        self.starts[depth as usize] = self.count as u8;
-    }
-
-    #[inline]
-    fn close(&mut self, depth: u32) {
-        self.count = self.starts[depth as usize].into();
-    }
-
-    #[inline]
-    fn add(&mut self, depth: u32, key: &[u8], escaped: bool) {
-        let start = usize::from(self.starts[depth as usize - 1]);
-        let hash = key_hash(key);
-        // An escape can spell a key in another way: the exact search knows.
-        let mut repeated = escaped;
-        for known in &self.hashes[start..self.count] {
-            repeated |= *known == hash;
-        }
-        self.repeated |= repeated;
-        match self.hashes.get_mut(self.count) {
-            Some(slot) => {
-                *slot = hash;
-                self.count += 1;
-            }
-            None => self.repeated = true,
-        }
-    }
-}
-
-impl Keys {
-    /// More keys than this, and the question is left to the exact search.
-    const MOST: usize = 64;
-}
-
-/// Tells most keys apart, and costs little: length, first and last bytes.
-#[inline]
-pub(super) fn key_hash(key: &[u8]) -> u32 {
-    const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
-    let (first, last) = if let (Some(first), Some(last)) = (key.first_chunk::<8>(), key.last_chunk::<8>()) {
-        (u64::from_le_bytes(*first), u64::from_le_bytes(*last))
-    } else if let (Some(first), Some(last)) = (key.first_chunk::<4>(), key.last_chunk::<4>()) {
-        (u32::from_le_bytes(*first).into(), u32::from_le_bytes(*last).into())
-    } else {
-        (key.iter().fold(0, |word, byte| word << 8 | u64::from(*byte)), 0)
-    };
-    ((first.wrapping_mul(ODD).rotate_left(29) ^ last ^ key.len() as u64).wrapping_mul(ODD) >> 32) as u32
 }
 
 /// The key of an object's member.

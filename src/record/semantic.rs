@@ -18,6 +18,7 @@ use std::io::Write as _;
 
 use siphasher::sip::SipHasher13;
 
+use super::key_log::key_hash;
 use super::scan::{self, Stop};
 
 /// The hash of the JSON value `json` under a key.
@@ -131,7 +132,7 @@ impl Reader<'_> {
             let value = self.value()?.to_le_bytes();
             let length = (name.len() as u64).to_le_bytes();
             let hash = self.hash_of([b"m", &length, name.as_bytes(), &value]);
-            self.members.push(Hashed { name_hash: scan::key_hash(name.as_bytes()), name, hash });
+            self.members.push(Hashed { name_hash: key_hash(name.as_bytes()), name, hash });
         }
         let (sum, count) = sum_of(&self.members[first..]);
         self.members.truncate(first);
