@@ -50,17 +50,18 @@ impl<'a> DecodedPayload<'a> {
     }
 }
 
-/// What each payload came to, in order.
-pub(super) fn decode_all<'a>(
+/// What each payload came to, in order, and what `beside` did meanwhile: on other threads, where there is enough to do.
+pub(super) fn decode_beside<'a, T: Send>(
     unpacked: &'a [Unpacked<'_>],
     rules: &Rules,
     key: &IdentityKey,
-) -> Vec<DecodedPayload<'a>> {
+    beside: impl FnOnce() -> T + Send,
+) -> (Vec<DecodedPayload<'a>>, T) {
     let decoded = |unpacked| DecodedPayload::of(unpacked, rules, key);
     if unpacked.iter().map(|unpacked| unpacked.text.len()).sum::<usize>() < WORTH_SHARING {
-        return unpacked.iter().map(decoded).collect();
+        return (unpacked.iter().map(decoded).collect(), beside());
     }
-    unpacked.par_iter().with_min_len(SHARE).map(decoded).collect()
+    rayon::join(|| unpacked.par_iter().with_min_len(SHARE).map(decoded).collect(), beside)
 }
 
 /// The claims of the records among what was decoded, in order.

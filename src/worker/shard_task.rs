@@ -11,7 +11,7 @@ use tracing::Instrument as _;
 
 use super::board::Seat;
 use super::commit::Commit;
-use super::decoding::{claims, decode_all};
+use super::decoding::{claims, decode_beside};
 use super::open_batch::OpenBatch;
 use super::outcome::{Outcome, ShardError};
 use super::{Settings, Shutdown, Totals};
@@ -365,8 +365,7 @@ impl ShardTask {
         let unpacked: Vec<Unpacked<'_>> =
             payloads.iter().map(|payload| unpack(&payload.data, layout.rules.max_payload_bytes)).collect();
         // What was taken before is encoded beside it: both are half of the work.
-        let (decoded, encoded) =
-            rayon::join(|| decode_all(&unpacked, &layout.rules, &self.settings.identity), || batch.encode());
+        let (decoded, encoded) = decode_beside(&unpacked, &layout.rules, &self.settings.identity, || batch.encode());
         encoded?;
         let (taken, cut_before) =
             if may_cut { batch.fitting(limits, payloads, &decoded) } else { (payloads.len(), None) };
