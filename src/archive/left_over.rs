@@ -4,7 +4,7 @@
 //! place at which the batch can be cut again: read up to there, every object that stands comes out as it stands, and
 //! those that had not been put yet hold a part of what they were to hold. The rest is the next batch's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::chain::ChainError;
@@ -74,12 +74,14 @@ async fn read(
     let mut through: Option<Position> = None;
     let mut start = None;
     let mut layout = layout.clone();
+    let mut partitions = BTreeSet::new();
     for &key in keys {
         let damaged = |reason: String| ChainError::Damaged { key: key.to_owned(), reason };
         let Some(bytes) = archive.get(key).await? else { return Err(damaged("came and went".to_owned())) };
         let data = match keys::parse_object_key(key) {
             Some(ParsedKey::Events(data)) => {
                 layout = layout_of(&data, layout);
+                partitions.insert(data.partition.to_owned());
                 data
             }
             Some(ParsedKey::Rejected(data)) => data,
@@ -93,7 +95,7 @@ async fn read(
     }
     let nothing = || ChainError::Damaged { key: keys[0].to_owned(), reason: "holds no rows".to_owned() };
     let (Some(through), Some(start)) = (through, start) else { return Err(nothing()) };
-    Ok(LeftOver { window: Window::of_length(start, window), through, layout })
+    Ok(LeftOver { window: Window::of_length(start, window), through, layout, partitions })
 }
 
 fn unreadable(error: &ReadError) -> String {

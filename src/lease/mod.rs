@@ -5,6 +5,7 @@ pub mod embedded;
 mod held;
 pub mod memory;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
@@ -100,6 +101,9 @@ pub struct LeftOver {
     pub through: Position,
     /// What decides its keys and rows, as far as its objects tell; what they don't is as configured when it was found.
     pub layout: Layout,
+    /// The folders in which an object of events stood: which records the batch has there is settled.
+    #[serde(default)]
+    pub partitions: BTreeSet<String>,
 }
 
 /// One shard's row. Looking at a row is not holding its lease: a `Lease` is.
@@ -123,7 +127,7 @@ pub struct LeaseRow {
     pub chain_head: Option<Digest>,
     /// The batch under way.
     pub pending: Option<Pending>,
-    /// What is left of a batch that was under way when the row before this one was lost.
+    /// What is left of a batch that was under way when the row before this one was lost; stays until that is committed.
     #[serde(default)]
     pub left_over: Option<LeftOver>,
     /// When the lease was last given up, everything that the shard held then was in the archive, or its loss was: a source

@@ -140,11 +140,7 @@ impl Commit<'_> {
             self.write(|_| ()).await?;
             return Err(CommitError::StateIsOlder { key });
         }
-        self.write(|row| {
-            row.pending = Some(pending.clone());
-            row.left_over = None;
-        })
-        .await
+        self.write(|row| row.pending = Some(pending.clone())).await
     }
 
     async fn commit(&mut self, chain_head: Digest) -> Result<(), CommitError> {
@@ -156,6 +152,7 @@ impl Commit<'_> {
             row.batch_seq = pending.batch_seq + 1;
             row.chain_head = Some(chain_head);
             row.pending = None;
+            row.left_over = None;
             row.read_through = row.read_through.max(Some(read_through));
             row.switches = 0;
             if row.ended {

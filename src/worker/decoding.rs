@@ -48,6 +48,22 @@ impl<'a> DecodedPayload<'a> {
         let keys = records.map(|record| Key::of(record, key)).collect();
         Self { elements, keys }
     }
+
+    /// The records among its elements, with their indices.
+    pub(super) fn records(&self) -> impl Iterator<Item = (u32, &Record<'a>)> {
+        self.elements.iter().filter_map(|element| Some((element.index, element.outcome.as_deref().ok()?)))
+    }
+}
+
+/// How many payloads to decode at once: few enough that a batch passes `max_bytes` by a small part of it.
+pub(super) fn chunk_length(payloads: &[Payload], max_bytes: u64) -> usize {
+    let most = (max_bytes / 16).clamp(16 << 10, 1 << 20);
+    let mut bytes = 0;
+    let fits = |payload: &&Payload| {
+        bytes += payload.data.len() as u64;
+        bytes <= most
+    };
+    payloads.iter().take_while(fits).count().max(1)
 }
 
 /// What each payload came to, in order, and what `beside` did meanwhile: on other threads, where there is enough to do.
@@ -67,9 +83,7 @@ pub(super) fn decode_beside<'a, T: Send>(
 /// The claims of the records among what was decoded, in order.
 pub(super) fn claims<'c>(payloads: &'c [Payload], decoded: &'c [DecodedPayload<'c>]) -> Vec<Claim<'c>> {
     let claims = payloads.iter().zip(decoded).flat_map(|(payload, decoded)| {
-        let records =
-            decoded.elements.iter().filter_map(|element| Some((element.index, element.outcome.as_deref().ok()?)));
-        records.zip(&decoded.keys).map(|((index, record), key)| Claim {
+        decoded.records().zip(&decoded.keys).map(|((index, record), key)| Claim {
             identity: key.identity(record),
             position: payload.position.record(index),
             core: key.core,

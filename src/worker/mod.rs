@@ -10,6 +10,7 @@ mod outcome;
 mod planner;
 mod rows;
 mod shard_task;
+mod standing;
 mod start;
 mod tally;
 

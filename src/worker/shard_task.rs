@@ -11,9 +11,10 @@ use tracing::Instrument as _;
 
 use super::board::Seat;
 use super::commit::Commit;
-use super::decoding::{claims, decode_beside};
+use super::decoding::{chunk_length, claims, decode_beside};
 use super::open_batch::OpenBatch;
 use super::outcome::{Outcome, ShardError};
+use super::standing::Standing;
 use super::{Settings, Shutdown, Totals};
 use crate::app::Ports;
 use crate::batch::{CutReason, Window};
@@ -170,6 +171,7 @@ impl ShardTask {
         let shard = self.shard().clone();
         tracing::info!(%shard, batch_seq = pending.batch_seq, range = %pending.range, "finishing a batch under way");
         let mut batch = OpenBatch::again(pending, self.totals.clone())?;
+        let standing = Standing::of(self.ports.archive.as_ref(), self.lease.row()).await?;
         if pending.range.after != pending.range.through {
             let mut reader = self
                 .open(Reading {
@@ -182,7 +184,7 @@ impl ShardTask {
             loop {
                 let page = reader.next().await?;
                 self.account(&page);
-                self.gather_all(&mut batch, &page.payloads).await?;
+                self.gather_all(&mut batch, &page.payloads, standing.as_ref()).await?;
                 batch.read_through = page.read_through;
                 match page.next {
                     Next::More => {}
@@ -197,6 +199,7 @@ impl ShardTask {
     /// Reads to where the objects end that stand of a batch which nothing else tells of, and commits a batch of that: its
     /// objects are the very ones.
     async fn take_up(&mut self, left_over: &LeftOver) -> Result<(), ShardError> {
+        let standing = Standing::of(self.ports.archive.as_ref(), self.lease.row()).await?;
         let (after, read_through) = (self.lease.row().checkpoint.clone(), self.lease.row().read_through);
         let mut reader =
             self.open(Reading { after: after.clone(), read_through, until: Until::Forever, arrival: None }).await?;
@@ -215,7 +218,7 @@ impl ShardTask {
                 let begun = || OpenBatch::taking_up(after.clone(), left_over, first.arrival, totals);
                 let mut batch = open.take().map_or_else(begun, Ok)?;
                 batch.gap = batch.gap.take().or_else(|| page.gap.clone());
-                self.gather_all(&mut batch, payloads).await?;
+                self.gather_all(&mut batch, payloads, standing.as_ref()).await?;
                 batch.read_through = payloads.last().map_or(page.read_through, |last| last.arrival);
                 open = Some(batch);
             }
@@ -331,8 +334,8 @@ impl ShardTask {
                 Some(batch) => batch,
                 None => self.begin(first.arrival)?,
             };
-            let chunk = &payloads[..self.chunk_length(payloads)];
-            let (taken, cut) = self.gather_chunk(&mut batch, chunk, true).await?;
+            let chunk = &payloads[..chunk_length(payloads, self.settings.limits.max_bytes)];
+            let (taken, cut) = self.gather_chunk(&mut batch, chunk, true, None).await?;
             payloads = &payloads[taken..];
             match cut {
                 Some(reason) => self.close(Some(batch), reason).await?,
@@ -344,10 +347,16 @@ impl ShardTask {
         Ok(open)
     }
 
-    async fn gather_all(&mut self, batch: &mut OpenBatch, mut payloads: &[Payload]) -> Result<(), ShardError> {
+    /// Gathers all payloads into a batch whose range is settled, and where objects stood, whose records are.
+    async fn gather_all(
+        &mut self,
+        batch: &mut OpenBatch,
+        mut payloads: &[Payload],
+        standing: Option<&Standing>,
+    ) -> Result<(), ShardError> {
         while !payloads.is_empty() {
-            let chunk = &payloads[..self.chunk_length(payloads)];
-            self.gather_chunk(batch, chunk, false).await?;
+            let chunk = &payloads[..chunk_length(payloads, self.settings.limits.max_bytes)];
+            self.gather_chunk(batch, chunk, false, standing).await?;
             payloads = &payloads[chunk.len()..];
         }
         Ok(())
@@ -359,6 +368,7 @@ impl ShardTask {
         batch: &mut OpenBatch,
         payloads: &[Payload],
         may_cut: bool,
+        standing: Option<&Standing>,
     ) -> Result<(usize, Option<CutReason>), ShardError> {
         let limits = &self.settings.limits;
         let layout = batch.layout().clone();
@@ -370,8 +380,11 @@ impl ShardTask {
         let (taken, cut_before) =
             if may_cut { batch.fitting(limits, payloads, &decoded) } else { (payloads.len(), None) };
         let (payloads, decoded) = (&payloads[..taken], &decoded[..taken]);
-        let claims = claims(payloads, decoded);
-        let verdicts = self.ports.claims.claim(self.shard(), &claims, self.ports.clock.now()).await?;
+        let (port, now) = (self.ports.claims.as_ref(), self.ports.clock.now());
+        let verdicts = match standing {
+            Some(standing) => standing.claim(port, self.shard(), payloads, decoded, now).await?,
+            None => port.claim(self.shard(), &claims(payloads, decoded), now).await?,
+        };
         failpoint::reach("claimed");
         batch.take(self.shard(), payloads, decoded, &verdicts);
         let records = decoded.iter().map(|decoded| decoded.elements.len() as u64).sum();
@@ -379,17 +392,6 @@ impl ShardTask {
         let over_budget = || self.totals.over_budget(batch.load().memory_bytes, self.settings.memory);
         let cut_after = || limits.cut_after(batch.load()).or_else(|| over_budget().then_some(CutReason::Memory));
         Ok((taken, cut_before.or_else(cut_after).filter(|_| may_cut)))
-    }
-
-    /// How many payloads to decode at once: few enough that a batch passes `max_bytes` by a small part of it.
-    fn chunk_length(&self, payloads: &[Payload]) -> usize {
-        let most = (self.settings.limits.max_bytes / 16).clamp(16 << 10, 1 << 20);
-        let mut bytes = 0;
-        let fits = |payload: &&Payload| {
-            bytes += payload.data.len() as u64;
-            bytes <= most
-        };
-        payloads.iter().take_while(fits).count().max(1)
     }
 
     fn begin(&self, arrival: Timestamp) -> Result<OpenBatch, EncodeError> {

@@ -54,6 +54,7 @@ pub(crate) fn full_row(name: &str) -> LeaseRow {
         window: pending.window,
         through: Position { sequence: sequence.clone(), sub_sequence: 9 },
         layout: pending.layout.clone(),
+        partitions: ["dt=2026-11-21".to_owned()].into(),
     };
     LeaseRow {
         parents: vec![shard("p/1"), shard("p/2")],

@@ -121,6 +121,56 @@ async fn what_the_source_no_longer_has_stops_the_shard_and_says_which_objects_st
     assert!(failure.error.to_string().contains("whose names have s-00000000 in them"), "{failure}");
 }
 
+/// The claims are lost with the rows. A batch under way had left out what another shard had brought first, and of that
+/// nothing is in the archive yet: it is archived from there, and stays out of the objects that stand.
+#[tokio::test(start_paused = true)]
+async fn what_a_batch_under_way_had_left_out_is_archived_where_it_came_first() {
+    let mut world = shared_world().await;
+    let both: Vec<_> = (0..5).map(|id| record_at(format!("both{id}"), YESTERDAY)).collect();
+    let a = start(&world, "a");
+    *a.faults.refuse_puts.lock().unwrap() = Some("_manifests/".into());
+    *a.faults.refuse_puts_with.lock().unwrap() = Some("-other-".into());
+    world.put("s", &record_at("before", YESTERDAY));
+    for record in &both {
+        world.put("other", record);
+    }
+    world.sleep(Duration::from_mins(1)).await;
+    for record in &both {
+        world.put("s", record);
+    }
+    world.put("s", &record_at("behind", YESTERDAY));
+    world.sleep(Duration::from_mins(31)).await;
+    a.kill().await;
+    let [standing] = &world.keys("events/").await[..] else { panic!("only the other shard's object stands") };
+    assert!(standing.contains("-s-"), "{standing}");
+    world.leases.lose_all();
+    world.claims = Arc::new(MemoryClaims::new());
+    let (archive, mut quietly) = (world.archive.as_ref(), |_| ());
+    let done = rebuild::claims(archive, ARCHIVE_ID, world.claims.as_ref(), world.now(), &mut quietly).await.unwrap();
+    assert_eq!(done.records, 2, "the shard's own");
+
+    // Another worker keeps the lease of the other shard to itself, so what had been left out comes from here first. Whoever
+    // takes this one up dies when the batch is prepared: what stood is known still.
+    let other = ShardId::new("other");
+    let mut held = LeaseRow { owner: Some(WorkerId::new("idle")), ..LeaseRow::new(other, Vec::new()) };
+    world.leases.create(&held).await.unwrap();
+    let b = start(&world, "b");
+    *b.faults.refuse_puts.lock().unwrap() = Some("_manifests/".into());
+    for _ in 0..30 {
+        held.counter += 1;
+        world.leases.replace(&held).await.unwrap();
+        world.sleep(Duration::from_secs(2)).await;
+    }
+    assert!(world.row("s").await.pending.is_some(), "it is in the middle of it");
+    b.kill().await;
+    let c = start(&world, "c");
+    world.sleep(Duration::from_mins(31)).await;
+    let summary = c.stop().await;
+    assert!(summary.failures.is_empty(), "{summary:?}");
+    assert_each_once_of_a_lost_row(&world, 7).await;
+    assert_eq!((world.archived_in("other").await, world.archived_in("s").await), (5, 2));
+}
+
 /// The claims are lost as well: those of the records that stand are made anew from the objects, under way or not.
 #[tokio::test(start_paused = true)]
 async fn records_of_a_batch_under_way_are_known_to_claims_that_were_made_anew() {

@@ -30,6 +30,8 @@ pub(crate) use super::settings::{ARCHIVE_ID, record, record_at, settings};
 pub(crate) struct Faults {
     /// Puts of keys that begin so fail, for as long as it is set.
     pub(crate) refuse_puts: Mutex<Option<String>>,
+    /// So do those of keys that have this in them.
+    pub(crate) refuse_puts_with: Mutex<Option<String>>,
     /// Of this many puts, every other one takes effect and loses its answer.
     pub(crate) lost_puts: AtomicU64,
     /// Of this many lease writes, the same.
@@ -94,7 +96,10 @@ struct FaultyArchive(Arc<MemoryArchive>, Arc<Faults>);
 impl ArchiveStore for FaultyArchive {
     async fn put_if_absent(&self, key: &str, body: Bytes) -> Result<Put, ArchiveError> {
         let unavailable = |reason: &str| ArchiveError::Unavailable { key: key.into(), reason: reason.into() };
-        if self.1.refuse_puts.lock().unwrap().as_ref().is_some_and(|prefix| key.starts_with(prefix)) {
+        let is_in_key = |part: &String| key.contains(part);
+        if self.1.refuse_puts.lock().unwrap().as_ref().is_some_and(|prefix| key.starts_with(prefix))
+            || self.1.refuse_puts_with.lock().unwrap().as_ref().is_some_and(is_in_key)
+        {
             return Err(unavailable("refused"));
         }
         if self.1.busy_puts.load(Ordering::SeqCst) {
