@@ -41,6 +41,8 @@ fn killed_slept_split_merged_joined_and_robbed_of_its_tables_a_fleet_archives_al
         cloud.merge(&open[4], &open[5]);
         let fourth = cloud.worker("d");
         wait_until("the others have the sleeper's shards", || have_left(&cloud, &sleeper));
+        // One that starts only when the tables are gone makes them anew, as it should, and would not end.
+        wait_until("the fourth takes part", || cloud.leases().values().any(|lease| fourth.holds(lease)));
         sleeper.resume();
         cloud.split(cloud.open_shards().last().unwrap());
 
