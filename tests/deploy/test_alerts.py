@@ -93,9 +93,10 @@ class Alerts(unittest.TestCase):
         text = EXPLAINED.read_text()
         sections = re.findall(r"^## (\w+)$", text, re.MULTILINE)
         self.assertEqual(sections, [rule["alert"] for rule in rules()], "docs/alerts.md has a section an alert, in order")
+        base = re.search(r"`sed -i 's#(https://[^#]+)#", text)[1]
         for rule in rules():
             self.assertIn(rule["labels"]["severity"], ("critical", "warning"))
-            self.assertEqual(rule["annotations"]["runbook"], f"docs/alerts.md#{rule['alert'].lower()}")
+            self.assertEqual(rule["annotations"]["runbook_url"], f"{base}/docs/alerts.md#{rule['alert'].lower()}")
             section = text.split(f"## {rule['alert']}\n")[1].split("\n## ")[0]
             for part in ("**Means**", "**Do**"):
                 self.assertIn(part, section, rule["alert"])
