@@ -9,11 +9,11 @@ use anyhow::anyhow;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::open::{Lag, OpenSource, find_archive, look_at_leases, pages};
+use super::open::{Lag, OpenSource, find_archive, look_at_leases, pages, state_is_in_use};
 use super::{Failure, Reporting, block_on, output};
 use crate::config::Config;
 use crate::lease::{LeaseRow, Listing};
-use crate::ops::clock::{Clock, SystemClock};
+use crate::ops::clock::{Clock, SystemClock, between};
 use crate::ops::words::thousands;
 use crate::source::{Checkpoint, Shard, ShardId};
 use crate::worker::Family;
@@ -22,9 +22,12 @@ use crate::worker::Family;
 #[derive(Serialize)]
 struct ShardStatus {
     shard: String,
-    /// `waiting` (nothing read yet), `reading`, `caught up`, `ended`, or `gone` (the source no longer has it).
+    /// `waiting` (nothing read yet), `reading`, `unowned` (there is more to read, and nobody does), `caught up`, `ended`,
+    /// or `gone` (the source no longer has it).
     state: &'static str,
     owner: Option<String>,
+    /// Whether the owner is at work; null where there is none, or where it can't be told from one look.
+    owner_alive: Option<bool>,
     /// Null where the row is gone: the shard has ended, and its children have moved on.
     checkpoint: Option<Checkpoint>,
     /// Bytes that are not archived yet; null where the source can't tell (a compressed file that has been begun).
@@ -74,6 +77,8 @@ async fn status(config: &Config) -> Result<Status, Failure> {
     let state_is_missing = archive_id.is_some() && listing.is_none();
     let Listing { rows, damaged } = listing.unwrap_or_default();
     let mut rows: BTreeMap<ShardId, LeaseRow> = rows.into_iter().map(|row| (row.shard.clone(), row)).collect();
+    // Asked after the rows were read: who begins in between is not called gone.
+    let in_use = state_is_in_use(config);
     let source = OpenSource::open(config, clock.clone(), pages(config)).await?;
     let mut shards = Vec::new();
     let listed = source.port().shards().await?;
@@ -87,9 +92,10 @@ async fn status(config: &Config) -> Result<Status, Failure> {
             continue;
         };
         let lag = source.lag(&shard, &row, clock.now())?;
-        shards.push(ShardStatus::of(&row, lag, true));
+        shards.push(ShardStatus::of(&row, lag, owner_alive(&row, in_use, clock.now()), true));
     }
-    shards.extend(rows.values().map(|row| ShardStatus::of(row, Lag::default(), false)));
+    let gone = |row| ShardStatus::of(row, Lag::default(), owner_alive(row, in_use, clock.now()), false);
+    shards.extend(rows.values().map(gone));
     shards.sort_by(|a, b| a.shard.cmp(&b.shard));
     let damaged = damaged.iter().map(ToString::to_string).collect();
     Ok(Status { archive_id: archive_id.map(|id| id.to_string()), state_is_missing, shards, damaged })
@@ -100,6 +106,17 @@ fn unread(shard: &Shard, left: &BTreeSet<ShardId>) -> Option<LeaseRow> {
     (!left.contains(&shard.id)).then(|| LeaseRow::new(shard.id.clone(), shard.parents.clone()))
 }
 
+/// Whether the row's owner is at work. Of a state directory its lock tells. Rows in a table have no time of their last
+/// renewal: that the shard was read to its end within the failover shows that its owner was there; that it was not shows
+/// nothing.
+fn owner_alive(row: &LeaseRow, in_use: Option<bool>, now: Timestamp) -> Option<bool> {
+    row.owner.as_ref()?;
+    in_use.or_else(|| {
+        let (through, failover) = (row.read_through?, row.failover?);
+        (through <= now && between(through, now) < failover).then_some(true)
+    })
+}
+
 impl ShardStatus {
     /// Of a shard that has ended and whose row is gone.
     fn left(shard: &ShardId) -> Self {
@@ -107,6 +124,7 @@ impl ShardStatus {
             shard: shard.to_string(),
             state: "ended",
             owner: None,
+            owner_alive: None,
             checkpoint: None,
             lag_bytes: None,
             lag_ms: None,
@@ -115,12 +133,13 @@ impl ShardStatus {
         }
     }
 
-    fn of(row: &LeaseRow, lag: Lag, listed: bool) -> Self {
+    fn of(row: &LeaseRow, lag: Lag, owner_alive: Option<bool>, listed: bool) -> Self {
         let state = match row.checkpoint {
             _ if row.ended => "ended",
             _ if !listed => "gone",
             _ if lag.bytes == Some(0) => "caught up",
             Checkpoint::TrimHorizon | Checkpoint::Since(_) => "waiting",
+            _ if row.owner.is_none() || owner_alive == Some(false) => "unowned",
             Checkpoint::Imported(_) | Checkpoint::At { .. } => "reading",
         };
         let pending = row.pending.as_ref().map(|pending| PendingStatus {
@@ -132,6 +151,7 @@ impl ShardStatus {
             shard: row.shard.to_string(),
             state,
             owner: row.owner.as_ref().map(ToString::to_string),
+            owner_alive,
             checkpoint: Some(row.checkpoint.clone()),
             lag_bytes: lag.bytes,
             lag_ms: lag.time.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
@@ -156,10 +176,15 @@ impl Status {
                 .pending
                 .as_ref()
                 .map_or_else(|| "-".into(), |pending| format!("batch {} {}", pending.batch_seq, pending.range));
+            let owner = match (&shard.owner, shard.owner_alive) {
+                (None, _) => "-".into(),
+                (Some(owner), Some(false)) => format!("{owner} (gone)"),
+                (Some(owner), _) => owner.clone(),
+            };
             table.add_row([
                 shard.shard.clone(),
                 shard.state.into(),
-                shard.owner.clone().unwrap_or_else(|| "-".into()),
+                owner,
                 shard.checkpoint.as_ref().map_or_else(|| "-".into(), ToString::to_string),
                 lag,
                 shard.batches.map_or_else(|| "-".into(), |batches| batches.to_string()),
@@ -168,5 +193,32 @@ impl Status {
         }
         let missing = "\nthere are no lease rows: a worker makes them anew from the archive when it starts\n";
         format!("archive {id}\n{}\n{table}", if self.state_is_missing { missing } else { "" })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lease::WorkerId;
+
+    #[test]
+    fn a_table_shows_that_an_owner_is_there_and_never_that_it_is_gone() {
+        let now: Timestamp = "2026-11-05T10:00:00Z".parse().unwrap();
+        let owned = LeaseRow {
+            owner: Some(WorkerId::new("w")),
+            failover: Some(Duration::from_secs(10)),
+            ..LeaseRow::new(ShardId::new("s"), Vec::new())
+        };
+        let read = |through: &str| LeaseRow { read_through: Some(through.parse().unwrap()), ..owned.clone() };
+        for (row, alive) in [
+            (read("2026-11-05T09:59:55Z"), Some(true)),
+            (read("2026-11-05T09:59:45Z"), None),
+            (read("2026-11-05T10:00:05Z"), None), // by a clock that is ahead
+            (owned.clone(), None),
+            (LeaseRow { owner: None, ..read("2026-11-05T09:59:55Z") }, None),
+        ] {
+            assert_eq!(owner_alive(&row, None, now), alive, "{row:?}");
+        }
+        assert_eq!(owner_alive(&read("2026-11-05T09:59:55Z"), Some(false), now), Some(false));
     }
 }

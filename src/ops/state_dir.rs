@@ -11,6 +11,8 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -19,6 +21,10 @@ use super::disk;
 
 /// The format of the directory as a whole; its parts have formats of their own.
 const FORMAT: &str = "1";
+/// Who looks whether the directory is in use holds its lock for a moment: how often, and after how long, whoever wants
+/// it tries again.
+const LOCK_RETRIES: u32 = 5;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// Why a state directory can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -186,6 +192,18 @@ impl StateView {
     pub fn leases(&self) -> PathBuf {
         leases(&self.path)
     }
+
+    /// Whether a process works with the directory; `None` where the disk does not tell.
+    pub fn is_in_use(&self) -> Option<bool> {
+        match File::open(self.path.join("lock")) {
+            Ok(lock) => match lock.try_lock_shared() {
+                Ok(()) => Some(false),
+                Err(TryLockError::WouldBlock) => Some(true),
+                Err(TryLockError::Error(_)) => None,
+            },
+            Err(error) => (error.kind() == io::ErrorKind::NotFound).then_some(false),
+        }
+    }
 }
 
 fn leases(path: &Path) -> PathBuf {
@@ -200,7 +218,15 @@ fn take_lock(directory: &Path) -> Result<File, StateError> {
     let path = directory.join("lock");
     // Not truncated: until the lock is ours, the process id in it is another's.
     let mut file = at(&path, OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path))?;
-    match file.try_lock() {
+    let mut taken = file.try_lock();
+    for _ in 0..LOCK_RETRIES {
+        if !matches!(taken, Err(TryLockError::WouldBlock)) {
+            break;
+        }
+        thread::sleep(LOCK_PAUSE);
+        taken = file.try_lock();
+    }
+    match taken {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let mut text = String::new();
@@ -308,6 +334,24 @@ mod tests {
         assert_eq!(view.archive().unwrap(), None);
         assert_eq!(view.leases(), state.leases());
         assert!(state.leases().is_dir() && state.claims().is_dir());
+    }
+
+    #[test]
+    fn who_looks_is_told_whether_the_directory_is_in_use_and_holds_nobody_up() {
+        let (_parent, path) = somewhere();
+        let state = StateDir::open(&path).unwrap();
+        let view = StateDir::look(&path).unwrap();
+        assert_eq!(view.is_in_use(), Some(true));
+        drop(state);
+        assert_eq!(view.is_in_use(), Some(false));
+        let looking = File::open(path.join("lock")).unwrap();
+        looking.try_lock_shared().unwrap();
+        let looker = thread::spawn(move || {
+            thread::sleep(LOCK_PAUSE);
+            drop(looking);
+        });
+        StateDir::open(&path).unwrap();
+        looker.join().unwrap();
     }
 
     #[test]

@@ -49,6 +49,27 @@ fn appended_lines_and_new_files_are_archived() {
 }
 
 #[test]
+fn status_tells_an_owner_that_is_at_work_from_one_that_died() {
+    let (workspace, mut truth) = follow("2s");
+    workspace.feed("a.ndjson", lines(&mut truth, 0..5));
+    let process = workspace.start(&["run"]);
+    wait_until("what stood there", || workspace.archived_rows() == 5);
+    let shard = || workspace.run(&["status", "--json"]).expect(0).json()["shards"][0].clone();
+    wait_until("it is caught up", || shard()["state"] == "caught up");
+    assert_eq!(shard()["owner_alive"], true);
+    process.signal("KILL");
+    process.wait();
+    workspace.append("a.ndjson", lines(&mut truth, 5..8));
+    let left = shard();
+    assert!(left["owner"].is_string(), "{left:#}");
+    assert_eq!((&left["state"], &left["owner_alive"]), (&json!("unowned"), &json!(false)), "{left:#}");
+    let text = workspace.run(&["status"]).expect(0).stdout;
+    assert!(text.contains(&format!("{} (gone)", left["owner"].as_str().unwrap())), "{text}");
+    workspace.catch_up();
+    truth.assert_holds(&workspace.archived());
+}
+
+#[test]
 fn three_records_and_then_silence_are_archived_when_their_window_ends() {
     let (workspace, mut truth) = follow("4s");
     let process = workspace.start(&["run"]);

@@ -33,7 +33,7 @@ pub(super) use archive::{
 pub(super) use dynamodb::Names;
 pub(super) use pubsub::open_subscription;
 pub(super) use source::{Lag, OpenSource, open_source, pages};
-pub(super) use state::{State, claim_options, look_at_leases, remake_claims};
+pub(super) use state::{State, claim_options, look_at_leases, remake_claims, state_is_in_use};
 
 /// Refuses a service whose region nothing names; `section` is its part of the configuration.
 fn require_region(region: Option<&aws_config::Region>, section: &str, whose: &str) -> Result<(), Failure> {

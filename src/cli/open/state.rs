@@ -197,6 +197,15 @@ pub(in crate::cli) async fn look_at_leases(
     }
 }
 
+/// Whether a process works with the state directory; `None` where it can't be told, as of a table, which has any number of
+/// workers.
+pub(in crate::cli) fn state_is_in_use(config: &Config) -> Option<bool> {
+    match config.state.kind {
+        StateChoice::Dynamodb => None,
+        StateChoice::Embedded => StateDir::look(&config.state.embedded.path).ok()?.is_in_use(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
