@@ -138,6 +138,11 @@ class Queries(unittest.TestCase):
         self.assertEqual({row["operation"] for row in found} & {"DeleteNamespace"}, {"DeleteNamespace"})
         self.assertIn("mallory@example.com", {row["principal_name"] for row in found})
         self.assertEqual(len(found), 2)
+        for row in found:
+            for side in ("emit_time", "operation", "principal_name", "client_ip", "outcome", "details", "raw"):
+                self.assertIn(side, row)
+                self.assertIn(f"other_{side}", row)
+            self.assertNotEqual(row["raw"], row["other_raw"], "what differs is seen")
 
     def test_a_report_of_days(self):
         days = collections.Counter(event["dt"] for event in self.since())
