@@ -64,6 +64,9 @@ fn keys(page: &mut String, path: &str, schema: &Value, defaults: &Value) {
             keys(page, &path, table, default);
             continue;
         }
+        for value in values_of(key) {
+            assert!(text(key).contains(&value), "{path} can be {value:?}, which its description does not say");
+        }
         let default = match default {
             Value::Null => String::new(),
             other => format!("`{other}`"),
@@ -76,6 +79,13 @@ fn keys(page: &mut String, path: &str, schema: &Value, defaults: &Value) {
 fn table_of(key: &Value) -> Option<&Value> {
     let alternatives = key["anyOf"].as_array().into_iter().flatten();
     std::iter::once(key).chain(alternatives).find(|schema| schema["properties"].is_object())
+}
+
+/// The values that a key may have, where they are few and each has a name.
+fn values_of(key: &Value) -> Vec<String> {
+    let alternatives = ["anyOf", "oneOf"].into_iter().filter_map(|of| key[of].as_array()).flatten();
+    let named = key["enum"].as_array().into_iter().flatten().chain([&key["const"]]).filter_map(Value::as_str);
+    named.map(|value| format!("`{value}`")).chain(alternatives.flat_map(values_of)).collect()
 }
 
 fn text(schema: &Value) -> String {

@@ -19,7 +19,8 @@ pub struct KinesisConfig {
     pub stream: Option<String>,
     /// Where a stream that was never read is begun: `trim_horizon`, `latest`, or a time such as `2026-11-21T00:00:00Z`.
     pub initial_position: InitialPosition,
-    /// How records come.
+    /// How records come: `polling` (asked for; 2 MB a second and shard, shared with the stream's other consumers) or
+    /// `fan_out` (subscribed to; as much for this one alone, at a price).
     pub consumer: KinesisConsumer,
     /// The registered consumer of `consumer = "fan_out"`; registered where it is missing.
     pub consumer_name: String,
@@ -167,7 +168,7 @@ pub enum S3Encryption {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ObjectLockConfig {
-    /// Who can lift it.
+    /// Who can lift it: `governance` (those with the permission to) or `compliance` (nobody).
     pub mode: ObjectLockMode,
     /// For how long an object can't be removed, from when it is put.
     pub retain: HumanDuration,
