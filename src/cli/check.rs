@@ -15,7 +15,7 @@ use super::{Failure, Reporting, block_on};
 use crate::archive::ArchiveStore;
 use crate::archive::s3::Probe;
 use crate::archive::trial::refuses_a_second_put;
-use crate::config::{ArchiveChoice, Config, KinesisConsumer, SourceChoice, SpoolChoice, StateChoice};
+use crate::config::{ArchiveChoice, Config, DynamodbConfig, KinesisConsumer, SourceChoice, SpoolChoice, StateChoice};
 use crate::dedupe::{Claim, Claims, Verdict};
 use crate::encode::keys::ACCESS_TEST_KEY;
 use crate::lease::{LeaseError, LeaseRow, LeaseStore, TRIAL_SHARD};
@@ -187,18 +187,7 @@ async fn check_state(config: &Config, origin: Option<&str>, checklist: &mut Chec
     let clock = checklist.clock.clone();
     let is_dynamodb = config.state.kind == StateChoice::Dynamodb;
     let actions = |actions: &'static [&'static str]| if is_dynamodb { actions } else { &[] };
-    let open = actions(if config.state.dynamodb.create_tables {
-        &[
-            "dynamodb:DescribeTable",
-            "dynamodb:CreateTable",
-            "dynamodb:DescribeTimeToLive",
-            "dynamodb:UpdateTimeToLive",
-            "dynamodb:UpdateContinuousBackups",
-            "dynamodb:TagResource",
-        ]
-    } else {
-        &["dynamodb:DescribeTable", "dynamodb:DescribeTimeToLive"]
-    });
+    let open = if is_dynamodb { opening_actions(&config.state.dynamodb) } else { Vec::new() };
     let list = actions(&["dynamodb:Scan"]);
     let lease = actions(&["dynamodb:PutItem", "dynamodb:GetItem", "dynamodb:DeleteItem"]);
     let claim = actions(&["dynamodb:PartiQLInsert", "dynamodb:BatchGetItem", "dynamodb:PartiQLUpdate"]);
@@ -210,7 +199,7 @@ async fn check_state(config: &Config, origin: Option<&str>, checklist: &mut Chec
         format!("embedded {}", config.state.embedded.path.display())
     };
     let opening = Box::pin(async { State::open(config, clock).await.map_err(words) });
-    let Some(state) = checklist.attempt(PART, "open it", open, opening).await else {
+    let Some(state) = checklist.attempt(PART, "open it", &open, opening).await else {
         let steps: [(_, &[_]); 3] = [(listing, list), (leasing, lease), (claiming, claim)];
         checklist.skip(PART, if is_dynamodb { &steps } else { &steps[..2] });
         return (place, None);
@@ -230,6 +219,17 @@ async fn check_state(config: &Config, origin: Option<&str>, checklist: &mut Chec
         checklist.attempt(PART, claiming, claim, try_claim(&claims, now)).await;
     }
     (place, Some(state))
+}
+
+/// What opening the tables takes, by what is configured.
+fn opening_actions(tables: &DynamodbConfig) -> Vec<&'static str> {
+    let mut actions = vec!["dynamodb:DescribeTable", "dynamodb:DescribeTimeToLive"];
+    if tables.create_tables {
+        actions.extend(["dynamodb:CreateTable", "dynamodb:UpdateTimeToLive"]);
+        actions.extend(tables.point_in_time_recovery.then_some("dynamodb:UpdateContinuousBackups"));
+        actions.extend((!tables.tags.is_empty()).then_some("dynamodb:TagResource"));
+    }
+    actions
 }
 
 fn trial_shard() -> ShardId {

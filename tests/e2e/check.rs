@@ -64,6 +64,15 @@ fn every_permission_that_is_missing_is_named_as_iam_names_it() {
     let report = check(&cloud, 0);
     assert_eq!(steps(&report).len(), 13, "{report:#}");
     assert!(cloud.leases().is_empty(), "the row that was tried is gone");
+    let needs = |report: &Value, action: &str| report.to_string().contains(&format!("\"dynamodb:{action}\""));
+    for (action, key, value) in [
+        ("UpdateContinuousBackups", "point_in_time_recovery", "true"),
+        ("TagResource", "tags", "{ owner = \"audit\" }"),
+    ] {
+        assert!(!needs(&report, action), "{action} is not configured: {report:#}");
+        cloud.set(&format!("state.dynamodb.{key}"), value);
+        assert!(needs(&check(&cloud, 0), action), "{action}");
+    }
 
     let denied = |faults: &FaultProxy, operation: &str, answer: Answer, action: &str| {
         let fault = faults.on(operation).answer(answer);
