@@ -41,7 +41,7 @@ pub(super) fn run(config: &ConfigFile) -> Result<ExitCode, Failure> {
         let settings = settings(&config, &opened.archive, RetryPolicy { give_up_after: None });
         let (worker, archive_id) = (&settings.worker, opened.archive.archive_id);
         tracing::info!(version = env!("CARGO_PKG_VERSION"), %worker, %archive_id, "started");
-        tell_what_is_served(served);
+        tell_what_is_served(served, &config.metrics.listen);
         admin.opened(Known {
             worker: worker.to_string(),
             archive_id: archive_id.to_string(),
@@ -101,12 +101,12 @@ fn serve(admin: &Arc<Admin>, config: &MetricsConfig) -> Result<Option<io::Result
 }
 
 /// Said once the worker has started: a complaint about anything else stands alone.
-fn tell_what_is_served(served: Option<io::Result<SocketAddr>>) {
+fn tell_what_is_served(served: Option<io::Result<SocketAddr>>, asked: &str) {
     match served {
         None => {}
         Some(Ok(address)) => tracing::info!(%address, "serving /metrics, /livez, /readyz and a page"),
         Some(Err(error)) => {
-            tracing::warn!(%error, "nothing is served: set metrics.listen to another address, or to off");
+            tracing::warn!(address = asked, %error, "nothing is served: set metrics.listen to another address, or to off");
         }
     }
 }

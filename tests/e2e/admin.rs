@@ -187,5 +187,7 @@ fn where_the_usual_address_is_taken_a_worker_works_without() {
     workspace.feed("a.ndjson", "{\"log_id\":\"a\"}\n");
     let process = workspace.start(&["run"]);
     wait_until("it is archived", || workspace.archived_rows() == 1);
-    assert!(process.stderr().contains("nothing is served: set metrics.listen"), "{}", process.stderr());
+    let said = process.stderr();
+    let warning = said.lines().find(|line| line.contains("nothing is served: set metrics.listen"));
+    assert!(warning.is_some_and(|line| line.contains("127.0.0.1:9464")), "{said}");
 }
