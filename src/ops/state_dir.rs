@@ -214,6 +214,7 @@ fn claims(path: &Path) -> PathBuf {
     path.join("claims")
 }
 
+#[allow(clippy::disallowed_methods, reason = "at the start, before there are tasks that could be held up")]
 fn take_lock(directory: &Path) -> Result<File, StateError> {
     let path = directory.join("lock");
     // Not truncated: until the lock is ours, the process id in it is another's.
@@ -337,6 +338,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::disallowed_methods, reason = "a lock is waited for in real time")]
     fn who_looks_is_told_whether_the_directory_is_in_use_and_holds_nobody_up() {
         let (_parent, path) = somewhere();
         let state = StateDir::open(&path).unwrap();
