@@ -99,20 +99,37 @@ $(PROMETHEUS)/installed:
 	fi; \
 	./promtool --version >/dev/null && ./prometheus --version >/dev/null && touch installed
 
-.PHONY: emulators
-emulators: test-tools ## Kinesis on port 4568, Pub/Sub on 8085, DynamoDB and S3 on 4566, of this machine only; until interrupted
+# Only what they are: the tests take far more.
+EMULATORS_VENV := .tools/emulators
+
+$(EMULATORS_VENV)/installed: tests/servers/requirements.txt
+	rm -rf $(EMULATORS_VENV)
+	$(PYTHON) -m venv $(EMULATORS_VENV)
+	$(EMULATORS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
+
+.PHONY: emulators emulators-pubsub
+emulators: ## Kinesis on port 4568, DynamoDB and S3 on 4566, of this machine only; until interrupted
+emulators-pubsub: ## the same, and Pub/Sub on port 8085, which takes Go
+emulators-pubsub: $(PUBSUB)
+emulators-pubsub: PUBSUB_PORT := 8085
+emulators emulators-pubsub: $(EMULATORS_VENV)/installed $(NPM_PACKAGES)/installed
 	@printf '%s\n' "In another shell:" \
 		"  export AWS_ENDPOINT_URL_KINESIS=http://127.0.0.1:4568 AWS_ENDPOINT_URL=http://127.0.0.1:4566" \
-		"  export PUBSUB_EMULATOR_HOST=127.0.0.1:8085" \
 		"  export AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test AWS_REGION=us-east-1 AWS_DEFAULT_REGION=us-east-1" \
 		"  export AUDITLAKE__ARCHIVE__S3__FORCE_PATH_STYLE=true"
+	@if [ -n "$(PUBSUB_PORT)" ]; then \
+		echo "  export PUBSUB_EMULATOR_HOST=127.0.0.1:$(PUBSUB_PORT)"; \
+	else \
+		echo "NO PUB/SUB: 'make emulators-pubsub' has it too"; \
+	fi
 	@trap 'kill 0' EXIT; \
 	package=$(NPM_PACKAGES)/node_modules/kinesis-local; \
 	KINESIS_MOCK_CERT_PATH=$$package/server.json KINESIS_MOCK_PLAIN_PORT=4568 KINESIS_MOCK_TLS_PORT=0 LOG_LEVEL=ERROR \
 		node --require ./tests/servers/loopback.cjs $$package/main.js & \
-	$(PUBSUB) 8085 & \
-	GATEWAY_PORT=4566 BIND_HOST=127.0.0.1 SERVICES=dynamodb,s3 SFTP_ENABLED=0 LOG_LEVEL=ERROR $(VENV)/bin/python -m ministack & \
-	for port in 4568 8085 4566; do until (exec 3<>/dev/tcp/127.0.0.1/$$port) 2>/dev/null; do sleep 0.2; done; done; \
+	if [ -n "$(PUBSUB_PORT)" ]; then $(PUBSUB) $(PUBSUB_PORT) & fi; \
+	GATEWAY_PORT=4566 BIND_HOST=127.0.0.1 SERVICES=dynamodb,s3 SFTP_ENABLED=0 LOG_LEVEL=ERROR $(EMULATORS_VENV)/bin/python -m ministack & \
+	for port in 4568 $(PUBSUB_PORT) 4566; do until (exec 3<>/dev/tcp/127.0.0.1/$$port) 2>/dev/null; do sleep 0.2; done; done; \
 	echo "They are ready."; \
 	wait
 

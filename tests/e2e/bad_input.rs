@@ -220,6 +220,15 @@ fn an_archive_that_is_missing_is_named_to_those_who_only_read() {
             format!("auditlake: archive.local.path: {}: No such file or directory (os error 2)", path.display());
         assert_eq!(said, expected);
     }
+    fs::create_dir(&path).unwrap();
+    for command in ["verify", "rebuild-state"] {
+        let said = complaint(workspace.run(&[command]), 2);
+        let expected = format!(
+            "auditlake: archive.local.path: {}: there is no archive here: _auditlake.json is missing",
+            path.display()
+        );
+        assert_eq!(said, expected);
+    }
 }
 
 #[test]
