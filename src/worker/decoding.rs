@@ -3,11 +3,15 @@
 use rayon::prelude::*;
 
 use crate::dedupe::{Claim, Core, Identity};
-use crate::record::{Decoded, IdentityKey, Record, Rules, Unpacked, decode, identity_of};
+use crate::record::{Decoded, IdentityKey, Record, Rules, Unpacked, decode, identity_of, unpack};
 use crate::source::Payload;
 
 /// Fewer bytes than these are decoded before other threads are awake.
 const WORTH_SHARING: usize = 64 << 10;
+/// So many bytes of text are unpacked at once.
+const STRETCH_BYTES: usize = 4 << 20;
+/// So many of them are decoded at once, at most: what they become stays in a core's cache until it is taken.
+const CHUNK_BYTES: u64 = 512 << 10;
 /// How many payloads a thread takes at least.
 const SHARE: usize = 64;
 
@@ -42,7 +46,7 @@ impl Key {
 }
 
 impl<'a> DecodedPayload<'a> {
-    fn of(unpacked: &'a Unpacked<'_>, rules: &Rules, key: &IdentityKey) -> Self {
+    fn of(unpacked: &'a Unpacked<'a>, rules: &Rules, key: &IdentityKey) -> Self {
         let elements: Vec<_> = decode(unpacked, rules).collect();
         let records = elements.iter().filter_map(|element| element.outcome.as_deref().ok());
         let keys = records.map(|record| Key::of(record, key)).collect();
@@ -55,39 +59,127 @@ impl<'a> DecodedPayload<'a> {
     }
 }
 
-/// How many payloads to decode at once: few enough that a batch passes `max_bytes` by a small part of it.
-pub(super) fn chunk_length(payloads: &[Payload], max_bytes: u64) -> usize {
-    let most = (max_bytes / 16).clamp(16 << 10, 1 << 20);
-    let mut bytes = 0;
-    let fits = |payload: &&Payload| {
-        bytes += payload.data.len() as u64;
-        bytes <= most
-    };
-    payloads.iter().take_while(fits).count().max(1)
+/// Some payloads in a row, unpacked.
+pub(super) struct Stretch<'p> {
+    payloads: &'p [Payload],
+    unpacked: Vec<Unpacked<'p>>,
 }
 
-/// What each payload came to, in order, and what `beside` did meanwhile: on other threads, where there is enough to do.
-pub(super) fn decode_beside<'a, T: Send>(
-    unpacked: &'a [Unpacked<'_>],
-    rules: &Rules,
-    key: &IdentityKey,
-    beside: impl FnOnce() -> T + Send,
-) -> (Vec<DecodedPayload<'a>>, T) {
-    let decoded = |unpacked| DecodedPayload::of(unpacked, rules, key);
-    if unpacked.iter().map(|unpacked| unpacked.text.len()).sum::<usize>() < WORTH_SHARING {
-        return (unpacked.iter().map(decoded).collect(), beside());
+/// The payloads in stretches.
+pub(super) fn stretches<'p>(mut payloads: &'p [Payload], rules: &Rules) -> impl Iterator<Item = Stretch<'p>> {
+    let max_bytes = rules.max_payload_bytes;
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let texts = payloads.iter().map_while(|payload| {
+            (bytes < STRETCH_BYTES).then(|| {
+                let unpacked = unpack(&payload.data, max_bytes);
+                bytes += unpacked.text.len();
+                unpacked
+            })
+        });
+        let unpacked: Vec<_> = texts.collect();
+        let stretch = payloads.split_off(..unpacked.len())?;
+        (!unpacked.is_empty()).then_some(Stretch { payloads: stretch, unpacked })
+    })
+}
+
+/// Payloads that were decoded at once.
+pub(super) struct Chunk<'s> {
+    payloads: &'s [Payload],
+    decoded: Vec<DecodedPayload<'s>>,
+}
+
+impl Chunk<'_> {
+    /// All of it.
+    pub(super) fn part(&self) -> Part<'_> {
+        Part { payloads: self.payloads, decoded: &self.decoded }
     }
-    rayon::join(|| unpacked.par_iter().with_min_len(SHARE).map(decoded).collect(), beside)
 }
 
-/// The claims of the records among what was decoded, in order.
-pub(super) fn claims<'c>(payloads: &'c [Payload], decoded: &'c [DecodedPayload<'c>]) -> Vec<Claim<'c>> {
-    let claims = payloads.iter().zip(decoded).flat_map(|(payload, decoded)| {
-        decoded.records().zip(&decoded.keys).map(|((index, record), key)| Claim {
-            identity: key.identity(record),
-            position: payload.position.record(index),
-            core: key.core,
-        })
-    });
-    claims.collect()
+/// Some payloads in a row, each with what it came to.
+#[derive(Clone, Copy)]
+pub(super) struct Part<'c> {
+    pub(super) payloads: &'c [Payload],
+    pub(super) decoded: &'c [DecodedPayload<'c>],
+}
+
+impl<'c> Part<'c> {
+    /// The first so many, and the others.
+    pub(super) fn split_at(self, count: usize) -> (Self, Self) {
+        let (payloads, decoded) = (self.payloads.split_at(count), self.decoded.split_at(count));
+        (Self { payloads: payloads.0, decoded: decoded.0 }, Self { payloads: payloads.1, decoded: decoded.1 })
+    }
+
+    /// Each payload with what it came to.
+    pub(super) fn iter(self) -> impl Iterator<Item = (&'c Payload, &'c DecodedPayload<'c>)> {
+        self.payloads.iter().zip(self.decoded)
+    }
+
+    /// The claims of its records, in order.
+    pub(super) fn claims(self) -> Vec<Claim<'c>> {
+        let claims = self.iter().flat_map(|(payload, decoded)| {
+            decoded.records().zip(&decoded.keys).map(|((index, record), key)| Claim {
+                identity: key.identity(record),
+                position: payload.position.record(index),
+                core: key.core,
+            })
+        });
+        claims.collect()
+    }
+}
+
+/// A stretch on its way to records, decoded a chunk ahead of who takes them.
+pub(super) struct Chunks<'s> {
+    payloads: &'s [Payload],
+    unpacked: &'s [Unpacked<'s>],
+    rules: &'s Rules,
+    key: &'s IdentityKey,
+    chunk_bytes: usize,
+    ahead: Option<Chunk<'s>>,
+}
+
+impl<'s> Chunks<'s> {
+    /// A batch of at most `max_bytes` passes them by a small part of it: a chunk is no more than that.
+    pub(super) fn new(stretch: &'s Stretch<'_>, rules: &'s Rules, key: &'s IdentityKey, max_bytes: u64) -> Self {
+        let chunk_bytes = (max_bytes / 16).clamp(16 << 10, CHUNK_BYTES) as usize;
+        let Stretch { payloads, unpacked } = stretch;
+        Self { payloads, unpacked, rules, key, chunk_bytes, ahead: None }
+    }
+
+    /// The next chunk; `None` after the last.
+    pub(super) fn next(&mut self) -> Option<Chunk<'s>> {
+        self.decode_beside(|| ());
+        self.ahead.take()
+    }
+
+    /// Decodes the next chunk, unless it is, while `work` is done: on other threads, where there is enough to do.
+    pub(super) fn decode_beside<T: Send>(&mut self, work: impl FnOnce() -> T + Send) -> T {
+        if self.ahead.is_some() || self.payloads.is_empty() {
+            return work();
+        }
+        let (length, bytes) = self.chunk_length();
+        let (payloads, unpacked) = (self.payloads.split_at(length), self.unpacked.split_at(length));
+        (self.payloads, self.unpacked) = (payloads.1, unpacked.1);
+        let (rules, key) = (self.rules, self.key);
+        let decode = |unpacked| DecodedPayload::of(unpacked, rules, key);
+        let (decoded, done) = if bytes < WORTH_SHARING {
+            (unpacked.0.iter().map(decode).collect(), work())
+        } else {
+            rayon::join(|| unpacked.0.par_iter().with_min_len(SHARE).map(decode).collect(), work)
+        };
+        self.ahead = Some(Chunk { payloads: payloads.0, decoded });
+        done
+    }
+
+    /// How many payloads the next chunk has, and how many bytes; the last one may pass the measure.
+    fn chunk_length(&self) -> (usize, usize) {
+        let mut bytes = 0;
+        let begins_below = |unpacked: &&Unpacked<'_>| {
+            let begins_below = bytes < self.chunk_bytes;
+            bytes += if begins_below { unpacked.text.len() } else { 0 };
+            begins_below
+        };
+        let length = self.unpacked.iter().take_while(begins_below).count();
+        (length, bytes)
+    }
 }

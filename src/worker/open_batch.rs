@@ -6,14 +6,14 @@ use std::sync::atomic::Ordering;
 use jiff::Timestamp;
 
 use super::board::OpenView;
-use super::decoding::DecodedPayload;
+use super::decoding::{DecodedPayload, Part};
 use super::{Settings, Tally, Totals};
 use crate::archive::manifest::ArrivalRange;
 use crate::batch::{CutReason, Limits, Load, Window};
 use crate::dedupe::Verdict;
 use crate::encode::{BatchEncoder, EncodeError, FinishedObject, Layout, RejectRow, Row};
 use crate::lease::{Gap, LeftOver, Pending};
-use crate::source::{Checkpoint, Payload, Range, ShardId};
+use crate::source::{Checkpoint, Range, ShardId};
 
 /// Rows, rejects and counts of the payloads taken so far.
 pub(super) struct OpenBatch {
@@ -124,33 +124,22 @@ impl OpenBatch {
     }
 
     /// How many of the payloads belong to this batch before it must be cut.
-    pub(super) fn fitting(
-        &self,
-        limits: &Limits,
-        payloads: &[Payload],
-        decoded: &[DecodedPayload<'_>],
-    ) -> (usize, Option<CutReason>) {
+    pub(super) fn fitting(&self, limits: &Limits, part: Part<'_>) -> (usize, Option<CutReason>) {
         let mut load = self.load();
-        for (taken, (payload, decoded)) in payloads.iter().zip(decoded).enumerate() {
+        for (taken, (payload, decoded)) in part.iter().enumerate() {
             let records = decoded.elements.len() as u64;
             if let Some(reason) = limits.cut_before(self.window, load, payload.arrival, records) {
                 return (taken, Some(reason));
             }
             load.records += records;
         }
-        (payloads.len(), None)
+        (part.payloads.len(), None)
     }
 
     /// Takes payloads, with the verdicts of their records in order.
-    pub(super) fn take(
-        &mut self,
-        shard: &ShardId,
-        payloads: &[Payload],
-        decoded: &[DecodedPayload<'_>],
-        verdicts: &[Verdict],
-    ) {
+    pub(super) fn take(&mut self, shard: &ShardId, part: Part<'_>, verdicts: &[Verdict]) {
         let mut verdicts = verdicts.iter().copied();
-        for (payload, DecodedPayload { elements, .. }) in payloads.iter().zip(decoded) {
+        for (payload, DecodedPayload { elements, .. }) in part.iter() {
             self.tally.counts.payloads += 1;
             self.tally.counts.empty += u64::from(elements.is_empty());
             for element in elements {
@@ -173,7 +162,7 @@ impl OpenBatch {
             }
             self.arrived(payload.arrival);
         }
-        if let Some(last) = payloads.last() {
+        if let Some(last) = part.payloads.last() {
             self.through = last.checkpoint();
         }
         self.weight.set(self.encoder.memory_bytes());
@@ -235,7 +224,7 @@ mod tests {
 
     use super::*;
     use crate::config::Config;
-    use crate::source::Position;
+    use crate::source::{Payload, Position};
 
     struct Buffer {
         _held: Arc<()>,
@@ -257,7 +246,7 @@ mod tests {
         let (layout, totals) = (Config::default().layout(), Arc::default());
         let mut batch = OpenBatch::with(Checkpoint::TrimHorizon, window, payload.arrival, layout, totals).unwrap();
         let shard = ShardId::new("s");
-        batch.take(&shard, &[payload], &[DecodedPayload::default()], &[]);
+        batch.take(&shard, Part { payloads: &[payload], decoded: &[DecodedPayload::default()] }, &[]);
         assert_eq!(Arc::strong_count(&held), 1, "the page is free");
         assert_eq!(batch.finish(&shard, 0, false).unwrap().pending.range.through, through);
     }

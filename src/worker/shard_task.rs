@@ -11,7 +11,7 @@ use tracing::Instrument as _;
 
 use super::board::Seat;
 use super::commit::Commit;
-use super::decoding::{chunk_length, claims, decode_beside};
+use super::decoding::{Chunks, Part, stretches};
 use super::open_batch::OpenBatch;
 use super::outcome::{Outcome, ShardError};
 use super::standing::Standing;
@@ -25,7 +25,6 @@ use crate::ops::blocking::long_work;
 use crate::ops::failpoint;
 use crate::ops::planted::{Bug, planted};
 use crate::ops::retry::retry;
-use crate::record::{Unpacked, unpack};
 use crate::source::{Next, Page, Payload, Reading, ShardId, ShardReader, SourceError, Until};
 
 /// What wakes the loop.
@@ -327,22 +326,28 @@ impl ShardTask {
     async fn gather(
         &mut self,
         mut open: Option<OpenBatch>,
-        mut payloads: &[Payload],
+        payloads: &[Payload],
     ) -> Result<Option<OpenBatch>, ShardError> {
-        while let Some(first) = payloads.first() {
-            let mut batch = match open.take() {
-                Some(batch) => batch,
-                None => self.begin(first.arrival)?,
-            };
-            let chunk = &payloads[..chunk_length(payloads, self.settings.limits.max_bytes)];
-            let (taken, cut) = self.gather_chunk(&mut batch, chunk, true, None).await?;
-            payloads = &payloads[taken..];
-            match cut {
-                Some(reason) => self.close(Some(batch), reason).await?,
-                None => open = Some(batch),
+        let settings = self.settings.clone();
+        for stretch in stretches(payloads, &settings.layout.rules) {
+            let mut chunks =
+                Chunks::new(&stretch, &settings.layout.rules, &settings.identity, settings.limits.max_bytes);
+            while let Some(chunk) = chunks.next() {
+                let mut left = chunk.part();
+                while let Some(first) = left.payloads.first() {
+                    let mut batch = open.take().map_or_else(|| self.begin(first.arrival), Ok)?;
+                    let (fitting, cut_before) = batch.fitting(&settings.limits, left);
+                    let (part, others) = left.split_at(fitting);
+                    left = others;
+                    self.take(&mut batch, part, &mut chunks, None).await?;
+                    match cut_before.or_else(|| self.cut_after(&batch)) {
+                        Some(reason) => self.close(Some(batch), reason).await?,
+                        None => open = Some(batch),
+                    }
+                }
+                // A reader that never waits would keep the other tasks of this thread from running.
+                tokio::task::yield_now().await;
             }
-            // A reader that never waits would keep the other tasks of this thread from running.
-            tokio::task::yield_now().await;
         }
         Ok(open)
     }
@@ -351,47 +356,47 @@ impl ShardTask {
     async fn gather_all(
         &mut self,
         batch: &mut OpenBatch,
-        mut payloads: &[Payload],
+        payloads: &[Payload],
         standing: Option<&Standing>,
     ) -> Result<(), ShardError> {
-        while !payloads.is_empty() {
-            let chunk = &payloads[..chunk_length(payloads, self.settings.limits.max_bytes)];
-            self.gather_chunk(batch, chunk, false, standing).await?;
-            payloads = &payloads[chunk.len()..];
+        let (settings, layout) = (self.settings.clone(), batch.layout().clone());
+        for stretch in stretches(payloads, &layout.rules) {
+            let mut chunks = Chunks::new(&stretch, &layout.rules, &settings.identity, settings.limits.max_bytes);
+            while let Some(chunk) = chunks.next() {
+                self.take(batch, chunk.part(), &mut chunks, standing).await?;
+            }
         }
         Ok(())
     }
 
-    /// Decodes, claims and takes payloads; how many, and why the batch is over, if it is.
-    async fn gather_chunk(
+    /// Claims and takes what was decoded. What comes next is decoded beside it: both are half of the work.
+    async fn take(
         &self,
         batch: &mut OpenBatch,
-        payloads: &[Payload],
-        may_cut: bool,
+        part: Part<'_>,
+        chunks: &mut Chunks<'_>,
         standing: Option<&Standing>,
-    ) -> Result<(usize, Option<CutReason>), ShardError> {
-        let limits = &self.settings.limits;
-        let layout = batch.layout().clone();
-        let unpacked: Vec<Unpacked<'_>> =
-            payloads.iter().map(|payload| unpack(&payload.data, layout.rules.max_payload_bytes)).collect();
-        // What was taken before is encoded beside it: both are half of the work.
-        let (decoded, encoded) = decode_beside(&unpacked, &layout.rules, &self.settings.identity, || batch.encode());
-        encoded?;
-        let (taken, cut_before) =
-            if may_cut { batch.fitting(limits, payloads, &decoded) } else { (payloads.len(), None) };
-        let (payloads, decoded) = (&payloads[..taken], &decoded[..taken]);
-        let (port, now) = (self.ports.claims.as_ref(), self.ports.clock.now());
+    ) -> Result<(), ShardError> {
+        let (claims, now) = (self.ports.claims.as_ref(), self.ports.clock.now());
         let verdicts = match standing {
-            Some(standing) => standing.claim(port, self.shard(), payloads, decoded, now).await?,
-            None => port.claim(self.shard(), &claims(payloads, decoded), now).await?,
+            Some(standing) => standing.claim(claims, self.shard(), part, now).await?,
+            None => claims.claim(self.shard(), &part.claims(), now).await?,
         };
         failpoint::reach("claimed");
-        batch.take(self.shard(), payloads, decoded, &verdicts);
-        let records = decoded.iter().map(|decoded| decoded.elements.len() as u64).sum();
+        let shard = self.shard();
+        chunks.decode_beside(|| {
+            batch.take(shard, part, &verdicts);
+            batch.encode()
+        })?;
+        let records = part.decoded.iter().map(|decoded| decoded.elements.len() as u64).sum();
         self.totals.records_read.fetch_add(records, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Why the batch is over with what it has taken, if it is.
+    fn cut_after(&self, batch: &OpenBatch) -> Option<CutReason> {
         let over_budget = || self.totals.over_budget(batch.load().memory_bytes, self.settings.memory);
-        let cut_after = || limits.cut_after(batch.load()).or_else(|| over_budget().then_some(CutReason::Memory));
-        Ok((taken, cut_before.or_else(cut_after).filter(|_| may_cut)))
+        self.settings.limits.cut_after(batch.load()).or_else(|| over_budget().then_some(CutReason::Memory))
     }
 
     fn begin(&self, arrival: Timestamp) -> Result<OpenBatch, EncodeError> {

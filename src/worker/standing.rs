@@ -9,14 +9,14 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use super::decoding::{DecodedPayload, claims};
+use super::decoding::Part;
 use crate::archive::ArchiveStore;
 use crate::archive::chain::ChainError;
 use crate::dedupe::{Claim, ClaimError, Claims, Verdict};
 use crate::encode::read::{Projection, ReadError, read_rows};
 use crate::encode::{Layout, Row, keys};
 use crate::lease::LeaseRow;
-use crate::source::{Payload, Position, ShardId};
+use crate::source::{Position, ShardId};
 
 /// The records of a partition's object, and which of them are conflicts.
 type Held = BTreeMap<(Position, u32), bool>;
@@ -66,25 +66,23 @@ impl Standing {
     /// The verdicts of all records, in order; those that were left out claim nothing.
     pub(super) async fn claim(
         &self,
-        port: &dyn Claims,
+        table: &dyn Claims,
         shard: &ShardId,
-        payloads: &[Payload],
-        decoded: &[DecodedPayload<'_>],
+        part: Part<'_>,
         now: Timestamp,
     ) -> Result<Vec<Verdict>, ClaimError> {
-        let told: Vec<Told> = payloads
+        let told: Vec<Told> = part
             .iter()
-            .zip(decoded)
             .flat_map(|(payload, decoded)| decoded.records().map(move |(index, record)| (payload, index, record)))
             .map(|(payload, index, record)| {
                 let (position, arrival) = (payload.position.record(index), payload.arrival);
                 self.tell(&Row { record, shard, position, arrival, conflict: false })
             })
             .collect();
-        let claims = claims(payloads, decoded);
+        let claims = part.claims();
         let wanted: Vec<Claim<'_>> =
             claims.iter().zip(&told).filter(|(_, told)| **told != Told::LeftOut).map(|(claim, _)| *claim).collect();
-        let mut verdicts = port.claim(shard, &wanted, now).await?.into_iter();
+        let mut verdicts = table.claim(shard, &wanted, now).await?.into_iter();
         let mut next = || verdicts.next().expect("every claim is answered");
         Ok(told
             .into_iter()

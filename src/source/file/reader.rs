@@ -21,7 +21,7 @@ use crate::source::{
 };
 
 /// How many bytes of payloads make a page, and how many are read at once.
-const PAGE_BYTES: usize = 1 << 20;
+const PAGE_BYTES: usize = 4 << 20;
 
 /// Reads a file on a blocking thread, one page ahead of whoever asks for them. The file is open only while there is
 /// something to read: a daemon follows more files than a process may have open.
