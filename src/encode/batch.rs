@@ -46,9 +46,16 @@ pub struct BatchEncoder {
     settings: Settings,
     events: BTreeMap<String, Events>,
     rejects: BTreeMap<String, Rejects>,
+    /// How many rows it has taken, rejects not among them.
+    rows: u64,
     sizes: Sizes,
     path: String,
 }
+
+/// A partition of which no chunk has been filled while the batch took so many rows is idle, and its row group ends: an
+/// open one holds some mebibytes of pages that are not full. So whoever catches up with months holds a few days open,
+/// and up to a hundred partitions that all are written to keep their row groups whole.
+const IDLE_ROWS: u64 = 128 * 1_024;
 
 /// What all partitions' objects come to, in bytes.
 #[derive(Default)]
@@ -71,6 +78,15 @@ struct Events {
     object: ObjectEncoder,
     encoded_bytes: u64,
     memory_bytes: u64,
+    /// How many rows the batch had when a chunk of this partition was last filled.
+    filled_at: u64,
+}
+
+impl Events {
+    /// Whether its row group is over, when the batch has so many rows.
+    fn is_idle(&self, rows: u64) -> bool {
+        rows - self.filled_at > IDLE_ROWS
+    }
 }
 
 #[derive(Default)]
@@ -86,6 +102,7 @@ impl BatchEncoder {
             settings: Settings::new(layout)?,
             events: BTreeMap::new(),
             rejects: BTreeMap::new(),
+            rows: 0,
             sizes: Sizes::default(),
             path: String::new(),
         })
@@ -95,8 +112,14 @@ impl BatchEncoder {
     /// [`BatchEncoder::encode`].
     pub fn append(&mut self, row: &Row<'_>) {
         write_partition_path(&mut self.path, row, &self.settings.layout);
-        let events = partition(&mut self.events, &self.path, &self.settings);
-        events.object.append(row);
+        self.rows += 1;
+        let events = partition(&mut self.events, &self.path, &self.settings, self.rows);
+        if events.is_idle(self.rows) {
+            events.object.begin_group();
+        }
+        if events.object.append(row) {
+            events.filled_at = self.rows;
+        }
         // Only this partition has changed: with hundreds open, asking all of them for each row would cost more than
         // the encoding.
         self.sizes.update(events);
@@ -105,10 +128,15 @@ impl BatchEncoder {
     /// Encodes the rows that have come, on as many threads as there are. When it is called changes no byte; who never
     /// calls it holds all rows in memory.
     pub fn encode(&mut self) -> Result<(), EncodeError> {
-        let mut waiting: Vec<&mut Events> =
-            self.events.values_mut().filter(|events| events.object.has_waiting()).collect();
-        waiting.par_iter_mut().with_max_len(1).try_for_each(|events| events.object.encode())?;
-        for events in waiting {
+        let rows = self.rows;
+        let is_due =
+            |events: &&mut Events| events.object.has_waiting() || (events.object.is_open() && events.is_idle(rows));
+        let mut due: Vec<&mut Events> = self.events.values_mut().filter(is_due).collect();
+        due.par_iter_mut().with_max_len(1).try_for_each(|events| {
+            // What would begin a row group later may find the one before closed.
+            if events.is_idle(rows) { events.object.end_group() } else { events.object.encode() }
+        })?;
+        for events in due {
             self.sizes.update(events);
         }
         Ok(())
@@ -123,7 +151,7 @@ impl BatchEncoder {
 
     /// How many rows it has taken, rejects not among them.
     pub fn rows(&self) -> u64 {
-        self.events.values().map(|events| events.object.rows()).sum()
+        self.rows
     }
 
     /// What all objects would come to, in bytes, if they ended now.
@@ -139,7 +167,10 @@ impl BatchEncoder {
     /// The objects, in the order of their keys.
     pub fn finish(self, window: &Window, shard: &ShardId, batch_seq: u64) -> Result<Vec<FinishedObject>, EncodeError> {
         let layout = &self.settings.layout;
-        let finish = |(partition, events): (String, Events)| {
+        let finish = |(partition, mut events): (String, Events)| {
+            if events.is_idle(self.rows) {
+                events.object.begin_group();
+            }
             let key = object_key(&partition, window, shard, batch_seq, layout);
             Ok(finished(key, ObjectKind::Events, events.object.finish()?))
         };
@@ -157,10 +188,15 @@ impl BatchEncoder {
 }
 
 /// The partition's object, made if it is the first row there. The path is copied only then.
-fn partition<'a>(events: &'a mut BTreeMap<String, Events>, path: &str, settings: &Settings) -> &'a mut Events {
+fn partition<'a>(
+    events: &'a mut BTreeMap<String, Events>,
+    path: &str,
+    settings: &Settings,
+    rows: u64,
+) -> &'a mut Events {
     if !events.contains_key(path) {
         let object = ObjectEncoder::with(settings);
-        events.insert(path.to_owned(), Events { object, encoded_bytes: 0, memory_bytes: 0 });
+        events.insert(path.to_owned(), Events { object, encoded_bytes: 0, memory_bytes: 0, filled_at: rows });
     }
     events.get_mut(path).expect("it was put there")
 }

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use jiff::SignedDuration;
+use parquet::file::metadata::{ParquetMetaDataReader, RowGroupMetaData};
 
 use super::*;
 use crate::encode::samples::{Numbers, Sample, empty, full, generate, layout};
@@ -189,6 +190,40 @@ fn four_hundred_idle_partitions_hold_little_and_say_how_much() {
         let encoded: u64 = batch.events.values().map(|events| events.object.encoded_bytes()).sum();
         assert_eq!(batch.encoded_bytes(), encoded);
     }
+}
+
+#[test]
+fn the_row_group_of_an_idle_partition_ends_whoever_asks_for_it() {
+    let (early, late) = (generate(2_000), generate(2_000));
+    let mut elsewhere = empty(1);
+    elsewhere.record.emit_time = Some("2026-01-01T00:00:00Z".parse().unwrap());
+    let finished = |encodes: bool| {
+        let mut batch = BatchEncoder::new(&layout()).unwrap();
+        let take = |batch: &mut BatchEncoder, sample: &Sample, index: u64| {
+            batch.append(&sample.row());
+            if encodes && index.is_multiple_of(500) {
+                batch.encode().unwrap();
+            }
+        };
+        let rows = early.iter().chain(std::iter::repeat_n(&elsewhere, 129 * 1_024)).chain(&late);
+        rows.zip(0..).for_each(|(sample, index)| take(&mut batch, sample, index));
+        batch.finish(&window(), &ShardId::new("s"), 3).unwrap()
+    };
+    let (often, once) = (finished(true), finished(false));
+    assert_eq!(often.len(), 2);
+    for (often, once) in often.iter().zip(&once) {
+        assert_eq!((&often.key, often.sha256), (&once.key, once.sha256));
+    }
+    let groups = |object: &FinishedObject| -> Vec<i64> {
+        let metadata = ParquetMetaDataReader::new().parse_and_finish(&object.object.bytes).unwrap();
+        metadata.row_groups().iter().map(RowGroupMetaData::num_rows).collect()
+    };
+    assert_eq!(groups(&often[0]), [64 * 1_024, 64 * 1_024, 1_024], "never idle");
+    let idle = groups(&often[1]);
+    assert!(
+        idle.len() == 2 && idle[0] < 2_000 && idle[0] + idle[1] == 4_000,
+        "{idle:?}: full chunks before, the rest after"
+    );
 }
 
 #[test]

@@ -48,6 +48,8 @@ impl AddAssign for Extent {
 pub(super) struct Finished {
     pub(super) arrays: Vec<ArrayRef>,
     pub(super) extent: Extent,
+    /// Whether a row group ends in front of it, full or not.
+    pub(super) begins_group: bool,
 }
 
 enum Builder {
@@ -91,7 +93,7 @@ impl Chunk {
     pub(super) fn finish(&mut self) -> Finished {
         let extent = self.extent;
         let full = std::mem::replace(self, Self { before: extent, ..Self::default() });
-        Finished { arrays: full.columns.into_iter().map(Builder::finish).collect(), extent }
+        Finished { arrays: full.columns.into_iter().map(Builder::finish).collect(), extent, begins_group: false }
     }
 
     /// Builders double as they grow, so they may hold twice what is in them.

@@ -12,6 +12,7 @@
 
 mod batch;
 mod chunk;
+mod compress;
 pub mod ddl;
 mod json;
 pub mod keys;

@@ -68,16 +68,43 @@ impl ObjectEncoder {
         Self { format, rows: 0, emit_times: None }
     }
 
-    /// Takes one row. Most of the work is left to [`ObjectEncoder::encode`].
-    pub fn append(&mut self, row: &Row<'_>) {
-        match &mut self.format {
-            Writer::Parquet(writer) => writer.append(row),
-            Writer::Json(writer) => writer.append(row),
-        }
+    /// Takes one row; whether it filled a chunk. Most of the work is left to [`ObjectEncoder::encode`].
+    pub fn append(&mut self, row: &Row<'_>) -> bool {
         self.rows += 1;
         if let Some(at) = row.record.emit_time {
             let (min, max) = self.emit_times.unwrap_or((at, at));
             self.emit_times = Some((min.min(at), max.max(at)));
+        }
+        match &mut self.format {
+            Writer::Parquet(writer) => writer.append(row),
+            Writer::Json(writer) => {
+                writer.append(row);
+                false
+            }
+        }
+    }
+
+    /// The chunk that is filled next begins a row group, where there are such.
+    pub(super) fn begin_group(&mut self) {
+        match &mut self.format {
+            Writer::Parquet(writer) => writer.begin_group(),
+            Writer::Json(_) => {}
+        }
+    }
+
+    /// Whether a row group is open.
+    pub(super) fn is_open(&self) -> bool {
+        match &self.format {
+            Writer::Parquet(writer) => writer.is_open(),
+            Writer::Json(_) => false,
+        }
+    }
+
+    /// Encodes the full chunks and closes the row group. What comes next has to begin one.
+    pub(super) fn end_group(&mut self) -> Result<(), EncodeError> {
+        match &mut self.format {
+            Writer::Parquet(writer) => writer.end_group(),
+            Writer::Json(_) => Ok(()),
         }
     }
 

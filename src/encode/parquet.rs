@@ -2,14 +2,14 @@
 //!
 //! A row passes three bounds, each a function of the rows alone and never of the calls or of time: rows gather in
 //! *chunks* (so that an idle partition holds a few rows and no compressor), chunks go into column writers that cut
-//! *pages*, and *row groups* close before they grow large (so that memory stays flat).
+//! *pages*, and *row groups* close before they grow large (so that memory stays flat), or where the batch says so.
 
 use std::sync::Arc;
 
 use arrow_schema::SchemaRef;
 use parquet::arrow::ArrowSchemaConverter;
-use parquet::arrow::arrow_writer::{ArrowColumnChunk, ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves};
-use parquet::basic::{Compression as Codec, GzipLevel, ZstdLevel};
+use parquet::arrow::arrow_writer::{ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves};
+use parquet::basic::Compression as Codec;
 use parquet::file::properties::{
     BloomFilterProperties, EnabledStatistics, WriterProperties, WriterPropertiesPtr, WriterVersion,
 };
@@ -18,7 +18,8 @@ use parquet::schema::types::{ColumnPath, TypePtr};
 use rayon::prelude::*;
 
 use super::chunk::{Chunk, Extent, Finished};
-use super::pages::{PageCounter, PageCounters};
+use super::compress::Compressors;
+use super::pages::{ColumnChunk, PageStores, Pages};
 use super::schema::{self, COLUMN_COUNT, COLUMNS, ColumnType, Index};
 use super::segments::Segments;
 use super::{Compression, EncodeError, Layout, Row, whole_bytes};
@@ -59,43 +60,23 @@ pub(super) struct ParquetSettings {
     arrow: SchemaRef,
     root: TypePtr,
     properties: WriterPropertiesPtr,
-    compressor_bytes: u64,
+    compressors: Arc<Compressors>,
 }
 
 impl ParquetSettings {
     pub(super) fn new(layout: &Layout) -> Result<Self, EncodeError> {
         let arrow = schema::arrow_schema();
         let root = ArrowSchemaConverter::new().convert(&arrow)?.root_schema_ptr();
-        let properties = Arc::new(properties(codec(layout)?));
-        Ok(Self { arrow, root, properties, compressor_bytes: compressor_bytes(layout) })
+        Ok(Self { arrow, root, properties: Arc::new(properties()), compressors: Arc::new(Compressors::new(layout)?) })
     }
 }
 
-fn codec(layout: &Layout) -> Result<Codec, EncodeError> {
-    let level = layout.level()?;
-    Ok(match layout.compression {
-        Compression::None => Codec::UNCOMPRESSED,
-        Compression::Snappy => Codec::SNAPPY,
-        Compression::Gzip => Codec::GZIP(GzipLevel::try_new(level.unsigned_abs())?),
-        Compression::Zstd => Codec::ZSTD(ZstdLevel::try_new(level)?),
-    })
-}
-
-/// What a column's compressor keeps allocated once it has compressed a page, by the sizes of zstd's tables at a source
-/// of [`PAGE_BYTES`]. The others' are too small to count.
-fn compressor_bytes(layout: &Layout) -> u64 {
-    match (layout.compression, layout.compression_level) {
-        (Compression::Zstd, ..=4) => 1 << 20,
-        (Compression::Zstd, _) => 4 << 20,
-        _ => 0,
-    }
-}
-
-fn properties(codec: Codec) -> WriterProperties {
+fn properties() -> WriterProperties {
     let mut builder = WriterProperties::builder()
         .set_writer_version(WriterVersion::PARQUET_1_0)
         .set_created_by(CREATED_BY.to_owned())
-        .set_compression(codec)
+        // Pages are compressed when they are finished, by compressors that all share.
+        .set_compression(Codec::UNCOMPRESSED)
         .set_data_page_size_limit(PAGE_BYTES)
         .set_data_page_row_count_limit(PAGE_ROWS)
         .set_dictionary_page_size_limit(DICTIONARY_BYTES)
@@ -131,6 +112,8 @@ pub(super) struct ParquetEncoder {
     layout: Arc<Layout>,
     /// Rows that no column writer has seen.
     chunk: Chunk,
+    /// Whether the chunk begins a row group.
+    begins_group: bool,
     /// Full chunks that none has seen either, in order.
     waiting: Vec<Finished>,
     /// Nothing is opened for an object that has not filled a chunk.
@@ -142,7 +125,7 @@ pub(super) struct ParquetEncoder {
 struct OpenFile {
     writer: SerializedFileWriter<Segments>,
     factory: ArrowRowGroupWriterFactory,
-    pages: PageCounters,
+    pages: Arc<Pages>,
     group: Option<RowGroup>,
 }
 
@@ -179,15 +162,52 @@ impl ParquetEncoder {
             plain: 0,
             memory: 0,
         };
-        Self { settings, layout, chunk: Chunk::default(), waiting: Vec::new(), file: None, estimate }
+        Self {
+            settings,
+            layout,
+            chunk: Chunk::default(),
+            begins_group: false,
+            waiting: Vec::new(),
+            file: None,
+            estimate,
+        }
     }
 
-    /// Takes one row, without encoding anything.
-    pub(super) fn append(&mut self, row: &Row<'_>) {
+    /// Takes one row, without encoding anything; whether it filled a chunk.
+    pub(super) fn append(&mut self, row: &Row<'_>) -> bool {
         self.chunk.append(row, &self.layout);
-        if self.chunk.is_full() {
-            self.waiting.push(self.chunk.finish());
+        let is_full = self.chunk.is_full();
+        if is_full {
+            self.fill();
         }
+        is_full
+    }
+
+    fn fill(&mut self) {
+        let begins_group = std::mem::take(&mut self.begins_group);
+        self.waiting.push(Finished { begins_group, ..self.chunk.finish() });
+    }
+
+    /// The chunk that is filled next begins a row group.
+    pub(super) fn begin_group(&mut self) {
+        self.begins_group = true;
+    }
+
+    /// Whether a row group is open.
+    pub(super) fn is_open(&self) -> bool {
+        self.file.as_ref().is_some_and(|file| file.group.is_some())
+    }
+
+    /// Encodes the full chunks and closes the row group: the next chunk has to begin one.
+    pub(super) fn end_group(&mut self) -> Result<(), EncodeError> {
+        self.encode()?;
+        if let Some(file) = &mut self.file
+            && let Some(ratios) = file.close_group()?
+        {
+            self.estimate.columns = ratios;
+            self.estimate.of(file);
+        }
+        Ok(())
     }
 
     /// Whether full chunks wait to be encoded.
@@ -212,9 +232,7 @@ impl ParquetEncoder {
         if let Some(ratios) = file.write(&self.settings.arrow, &chunks)? {
             self.estimate.columns = ratios;
         }
-        self.estimate.flushed = file.encoded_bytes(&self.estimate.columns);
-        self.estimate.overall = self.estimate.flushed / self.estimate.plain as f64;
-        self.estimate.memory = file.memory_bytes(self.settings.compressor_bytes);
+        self.estimate.of(file);
         Ok(())
     }
 
@@ -232,7 +250,7 @@ impl ParquetEncoder {
     /// The file.
     pub(super) fn finish(mut self) -> Result<Vec<u8>, EncodeError> {
         if self.chunk.rows() > 0 {
-            self.waiting.push(self.chunk.finish());
+            self.fill();
         }
         self.encode()?;
         let mut file = match self.file {
@@ -244,13 +262,21 @@ impl ParquetEncoder {
     }
 }
 
+impl Estimate {
+    fn of(&mut self, file: &OpenFile) {
+        self.flushed = file.encoded_bytes(&self.columns);
+        self.overall = self.flushed / self.plain as f64;
+        self.memory = file.memory_bytes();
+    }
+}
+
 impl OpenFile {
     fn new(settings: &ParquetSettings) -> Result<Self, EncodeError> {
         let writer =
             SerializedFileWriter::new(Segments::default(), settings.root.clone(), settings.properties.clone())?;
-        let pages = PageCounters::default();
+        let pages = Arc::new(Pages::new(settings.compressors.clone()));
         let factory = ArrowRowGroupWriterFactory::new(&writer, settings.arrow.clone())
-            .with_page_store_factory(Arc::new(PageCounter::new(pages.clone())));
+            .with_page_store_factory(Arc::new(PageStores(pages.clone())));
         Ok(Self { writer, factory, pages, group: None })
     }
 
@@ -258,11 +284,13 @@ impl OpenFile {
     fn write(&mut self, arrow: &SchemaRef, chunks: &[Finished]) -> Result<Option<Ratios>, EncodeError> {
         let mut ratios = None;
         let mut left = chunks;
-        while !left.is_empty() {
+        while let Some(first) = left.first() {
+            if first.begins_group {
+                ratios = self.close_group()?.or(ratios);
+            }
             let group = match &mut self.group {
                 Some(group) => group,
                 slot => {
-                    self.pages.reset();
                     let columns = self.factory.create_column_writers(self.writer.flushed_row_groups().len())?;
                     slot.insert(RowGroup { columns, extent: Extent::default() })
                 }
@@ -284,7 +312,7 @@ impl OpenFile {
         let mut writer = self.writer.next_row_group()?;
         for ((chunk, came_to), ratio) in columns.into_iter().zip(&mut ratios) {
             *ratio = came_to;
-            chunk.append_to_row_group(&mut writer)?;
+            writer.append_column(&chunk.bytes, chunk.close)?;
         }
         writer.close()?;
         Ok(Some(ratios))
@@ -305,8 +333,9 @@ impl OpenFile {
         let footer = (FOOTER_BYTES * (self.writer.flushed_row_groups().len() as u64 + 1)) as f64;
         let Some(group) = &self.group else { return closed + footer };
         let open = (0..COLUMN_COUNT).map(|index| {
-            let done = self.pages.bytes(index) as f64;
-            let waiting = group.columns[index].get_estimated_total_bytes() as f64 - done;
+            let sizes = self.pages.sizes(index);
+            let done = sizes.compressed as f64;
+            let waiting = group.columns[index].get_estimated_total_bytes() as f64 - sizes.plain as f64;
             // What waits for its page is plain, so the rest of what came is in the pages that are done.
             let paged = group.extent.plain[index] as f64 - waiting;
             let learnt = done > 0.0 && paged > 0.0 && !COLUMNS[index].dictionary;
@@ -316,18 +345,11 @@ impl OpenFile {
         closed + footer + open.sum::<f64>() + (group.extent.rows * 10 / 8).next_power_of_two() as f64
     }
 
-    fn memory_bytes(&self, compressor_bytes: u64) -> u64 {
-        let group = self.group.as_ref().map_or(0, |group| {
-            let held = |(index, column): (usize, &ArrowColumnWriter)| {
-                // Pages of a dictionary's indexes are a few KiB, and so are the tables that compress them.
-                let share = if COLUMNS[index].dictionary { 8 } else { 1 };
-                let compressor = if self.pages.bytes(index) > 0 { compressor_bytes / share } else { 0 };
-                column.memory_size() as u64 + compressor
-            };
-            group.columns.iter().enumerate().map(held).sum::<u64>()
-        });
+    fn memory_bytes(&self) -> u64 {
+        let group =
+            self.group.as_ref().map_or(0, |group| group.columns.iter().map(ArrowColumnWriter::memory_size).sum());
         // The file's writer buffers 8 KiB.
-        self.writer.inner().capacity() as u64 + (8 << 10) + group
+        (self.writer.inner().capacity() + (8 << 10) + group) as u64
     }
 }
 
@@ -348,7 +370,8 @@ impl RowGroup {
             extent += chunk.extent;
             is_full(&extent)
         };
-        chunks.iter().position(fills).map_or(chunks.len(), |last| last + 1)
+        let of_group = chunks.iter().skip(1).position(|chunk| chunk.begins_group).map_or(chunks.len(), |last| last + 1);
+        chunks[..of_group].iter().position(fills).map_or(of_group, |last| last + 1)
     }
 
     /// Each column sees the chunks in order, whichever thread writes it: who writes them changes no byte.
@@ -369,18 +392,16 @@ impl RowGroup {
     }
 
     /// The columns' chunks, and what each came to per byte that waited for its page.
-    fn close(self, pages: &PageCounters) -> Result<Vec<(ArrowColumnChunk, f64)>, EncodeError> {
-        let close = |(index, column)| close_column(column, pages.bytes(index));
+    fn close(self, pages: &Pages) -> Result<Vec<(ColumnChunk, f64)>, EncodeError> {
+        let close = |(index, column): (usize, ArrowColumnWriter)| {
+            let done = pages.sizes(index);
+            let waiting = (column.get_estimated_total_bytes() as u64).saturating_sub(done.plain);
+            let chunk = pages.close(index, column)?;
+            let came_to = chunk.close.bytes_written - done.compressed;
+            Ok((chunk, if waiting == 0 { 0.0 } else { came_to as f64 / waiting as f64 }))
+        };
         self.columns.into_par_iter().enumerate().with_max_len(1).map(close).collect()
     }
-}
-
-/// A column's chunk, and what the bytes came to that were waiting for their page; `done` bytes were not.
-fn close_column(column: ArrowColumnWriter, done: u64) -> Result<(ArrowColumnChunk, f64), EncodeError> {
-    let waiting = (column.get_estimated_total_bytes() as u64).saturating_sub(done);
-    let chunk = column.close()?;
-    let came_to = chunk.close().bytes_written.saturating_sub(done);
-    Ok((chunk, if waiting == 0 { 0.0 } else { came_to as f64 / waiting as f64 }))
 }
 
 #[cfg(test)]

@@ -111,3 +111,34 @@ fn a_level_that_the_compression_has_not_is_refused_by_name() {
     assert_eq!(refuse(Compression::Zstd, 23), "compression_level must be from 1 to 22, not 23");
     assert_eq!(refuse(Compression::Gzip, -1), "compression_level must be from 0 to 9, not -1");
 }
+
+/// Each page is compressed outside of its column writer; nobody can tell from the file.
+#[test]
+fn the_bytes_are_those_of_column_writers_that_compress_by_themselves() {
+    let samples = generate(20_000);
+    for (compression, compression_level) in
+        [(Compression::Zstd, 3), (Compression::Gzip, 6), (Compression::Snappy, 0), (Compression::None, 0)]
+    {
+        let layout = Layout { compression, compression_level, ..layout() };
+        let settings = ParquetSettings::new(&layout).unwrap();
+        let properties = settings.properties.as_ref().clone().into_builder();
+        let properties = Arc::new(properties.set_compression(settings.compressors.codec()).build());
+        let mut file = SerializedFileWriter::new(Vec::new(), settings.root.clone(), properties).unwrap();
+        let factory = ArrowRowGroupWriterFactory::new(&file, settings.arrow.clone());
+        let mut group = RowGroup { columns: factory.create_column_writers(0).unwrap(), extent: Extent::default() };
+        let mut chunk = Chunk::default();
+        for sample in &samples {
+            chunk.append(&sample.row(), &layout);
+            if chunk.is_full() {
+                group.write(&settings.arrow, &[chunk.finish()]).unwrap();
+            }
+        }
+        group.write(&settings.arrow, &[chunk.finish()]).unwrap();
+        let mut writer = file.next_row_group().unwrap();
+        for column in group.columns {
+            column.close().unwrap().append_to_row_group(&mut writer).unwrap();
+        }
+        writer.close().unwrap();
+        assert!(encode(&samples, &layout) == file.into_inner().unwrap(), "{compression:?}");
+    }
+}
