@@ -19,7 +19,7 @@ pub use corpus::{Corpus, Plan, Truth};
 pub use disk::{SmallDisk, with_mounts};
 pub use engines::duckdb;
 pub use feed::Feed;
-pub use http::{Answer, get};
+pub use http::{Answer, get, served_at};
 pub use process::{Done, Process, finish, signal, wait_until};
 pub use record::{Record, mix};
 pub use workspace::Workspace;
