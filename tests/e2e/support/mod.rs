@@ -2,6 +2,7 @@
 
 mod archived;
 mod aws;
+mod browser;
 mod cloud;
 mod corpus;
 mod disk;
@@ -14,6 +15,7 @@ mod workspace;
 
 pub use archived::{digest, files_below, read_json};
 pub use aws::{Cloud, PREFIX, Worker};
+pub use browser::look_at;
 pub use cloud::{assert_all_is_archived_once, stop_all, wait_until_balanced};
 pub use corpus::{Corpus, Plan, Truth};
 pub use disk::{SmallDisk, with_mounts};
