@@ -9,6 +9,7 @@ PYTHON ?= python3
 VENV := .tools/venv
 NPM_PACKAGES := .tools/npm
 PUBSUB := .tools/pubsub/pstest
+BROWSER := .tools/browser
 export AUDITLAKE_PYTHON := $(abspath $(VENV)/bin/python)
 export AUDITLAKE_TEST_TOOLS := $(abspath .tools)
 
@@ -28,6 +29,7 @@ test: test-tools ## all tests; installs what they need into .tools/
 		set -x; cargo test --all-targets --features failpoints,planted-bugs; \
 	fi
 	cargo test --doc --features failpoints,planted-bugs
+	@if [ ! -x $(BROWSER)/chromium ]; then echo "NOT CHECKED: the page in a browser, which there is for Linux on x86-64 only" >&2; fi
 
 .PHONY: simulate
 simulate: ## 10,000 seeds of the simulation (tests/simulation) on a stream, and as many on spools
@@ -40,7 +42,7 @@ simulate-planted: ## plants bugs: the simulation must find each within 200 seeds
 
 # Engines that read the archive as its users do, and servers that speak the protocols of Kinesis, Pub/Sub, DynamoDB and S3.
 .PHONY: test-tools
-test-tools: $(VENV)/installed $(NPM_PACKAGES)/installed $(PUBSUB) ## installs what the tests need
+test-tools: $(VENV)/installed $(NPM_PACKAGES)/installed $(PUBSUB) $(BROWSER)/installed ## installs what the tests need
 
 $(VENV)/installed: tests/requirements.txt tests/servers/requirements.txt
 	rm -rf $(VENV)
@@ -53,6 +55,14 @@ $(NPM_PACKAGES)/installed: tests/servers/package.json tests/servers/package-lock
 	mkdir -p $(NPM_PACKAGES)
 	cp $^ $(NPM_PACKAGES)/
 	npm ci --prefix $(NPM_PACKAGES) --ignore-scripts --no-audit --no-fund
+	touch $@
+
+$(BROWSER)/installed: tests/browser/package.json tests/browser/package-lock.json tests/browser/unpack.mjs
+	rm -rf $(BROWSER)
+	mkdir -p $(BROWSER)
+	cp $(filter %.json,$^) $(BROWSER)/
+	cd $(BROWSER) && npm ci --ignore-scripts --no-audit --no-fund
+	node tests/browser/unpack.mjs $(BROWSER)
 	touch $@
 
 $(PUBSUB): tests/servers/pubsub/build.sh tests/servers/pubsub/main.go

@@ -47,6 +47,7 @@ pub(super) fn run(config: &ConfigFile) -> Result<ExitCode, Failure> {
             archive_id: archive_id.to_string(),
             archive: opened.location.clone(),
             source: opened.ports.source.clone(),
+            reads: opened.reads.clone(),
             label: config.source.label.clone(),
             pages: opened.pages.clone(),
             receiver: opened.receiver.clone(),
@@ -115,9 +116,7 @@ fn tell_what_is_served(served: Option<io::Result<SocketAddr>>, asked: &str) {
 async fn follow_verifications(admin: &Admin, ports: &Ports, archive_id: Uuid) {
     loop {
         match Recorded::newest(ports.archive.as_ref(), archive_id).await {
-            Ok(newest) => {
-                admin.verified(newest.map(|newest| Verified { at: newest.began, findings: newest.findings_total }));
-            }
+            Ok(newest) => admin.verified(newest.map(Verified::of)),
             Err(error) => tracing::debug!(%error, "recorded verifications can't be looked for"),
         }
         ports.clock.sleep(LOOK_FOR_VERIFICATIONS).await;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::words::roughly;
+use super::words::{counted, roughly};
 use crate::worker::board::Shown;
 
 /// A loop that has not turned for so long is stuck: every call that it waits for ends sooner.
@@ -49,7 +49,7 @@ pub fn unready(shown: &Shown, now: Duration) -> Vec<String> {
     match &shown.look {
         None => reasons.push("starting".into()),
         Some(look) if unowned_for >= UNOWNED_FOR && shown.held.is_empty() => {
-            reasons.push(format!("{} shards are nobody's, and none is read here", look.unowned));
+            reasons.push(format!("{} without a reader, and none is read here", counted(look.unowned as u64, "shard")));
         }
         Some(_) => {}
     }
@@ -119,7 +119,10 @@ mod tests {
         shown.unowned_since = Some(Duration::from_secs(30));
         assert_eq!(
             unready(&shown, now),
-            ["the shard c stopped at 1970-01-01T00:00:00Z: foreign", "2 shards are nobody's, and none is read here"]
+            [
+                "the shard c stopped at 1970-01-01T00:00:00Z: foreign",
+                "2 shards without a reader, and none is read here"
+            ]
         );
     }
 }

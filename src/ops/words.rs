@@ -15,6 +15,12 @@ pub fn thousands(number: u64) -> String {
     text
 }
 
+/// So many of what is called `one` where there is one, and has an `s` where there are more: `1 shard`, `2,000 shards`.
+pub fn counted(number: u64, one: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{} {one}{plural}", thousands(number))
+}
+
 /// A duration in whole seconds, in its two largest units: `3h 12m`.
 pub fn roughly(duration: Duration) -> String {
     let text = humantime::format_duration(Duration::from_secs(duration.as_secs())).to_string();
@@ -40,6 +46,12 @@ mod tests {
     fn thousands_stand_apart() {
         let shown = [0, 999, 1000, 1_234_567].map(thousands);
         assert_eq!(shown, ["0", "999", "1,000", "1,234,567"]);
+    }
+
+    #[test]
+    fn one_of_a_thing_is_not_many() {
+        let shown = [0, 1, 2, 1_000].map(|number| counted(number, "shard"));
+        assert_eq!(shown, ["0 shards", "1 shard", "2 shards", "1,000 shards"]);
     }
 
     #[test]

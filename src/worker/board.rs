@@ -10,6 +10,7 @@ use super::open_batch::{FinishedBatch, OpenBatch};
 use super::outcome::{Outcome, ShardError};
 use crate::archive::manifest::{Counts, ObjectKind};
 use crate::batch::{CutReason, Window};
+use crate::encode::FinishedObject;
 use crate::lease::{LeaseRow, WorkerId};
 use crate::ops::clock::{Clock, between};
 use crate::source::{Checkpoint, ShardId};
@@ -157,8 +158,19 @@ pub struct Committed {
     pub cut: CutReason,
     /// What it came to.
     pub counts: Counts,
-    /// The keys of its objects and their bytes.
-    pub objects: Vec<(String, u64)>,
+    /// Its objects.
+    pub objects: Vec<CommittedObject>,
+}
+
+/// An object of a batch that this worker committed.
+#[derive(Clone, Debug)]
+pub struct CommittedObject {
+    /// What it holds.
+    pub kind: ObjectKind,
+    /// Its key.
+    pub key: String,
+    /// Its size, in bytes.
+    pub bytes: u64,
 }
 
 /// What became of a lease that was held.
@@ -365,15 +377,20 @@ impl Seat {
             held.failing = None;
         });
         let now = self.clock.now();
-        let size = |object: &crate::encode::FinishedObject| object.object.bytes.len() as u64;
+        let committed = |object: &FinishedObject| CommittedObject {
+            kind: object.kind,
+            key: object.key.clone(),
+            bytes: object.object.bytes.len() as u64,
+        };
+        let put: Vec<_> = batch.objects.iter().map(committed).collect();
         let mut shown = self.totals.board.lock();
         shown.committed_at = Some(now);
         shown.commit_seconds.add(took);
         *shown.batches.entry(cut).or_default() += 1;
-        for object in &batch.objects {
+        for object in &put {
             let (objects, bytes) = shown.objects.entry(object.kind).or_default();
             *objects += 1;
-            *bytes += size(object);
+            *bytes += object.bytes;
         }
         shown.recent.truncate(RECENT - 1);
         shown.recent.push_front(Committed {
@@ -382,7 +399,7 @@ impl Seat {
             at: now,
             cut,
             counts: batch.tally.counts,
-            objects: batch.objects.iter().map(|object| (object.key.clone(), size(object))).collect(),
+            objects: put,
         });
     }
 

@@ -3,9 +3,7 @@
 use std::fs;
 use std::net::TcpListener;
 
-use serde_json::Value;
-
-use crate::support::{Answer, Plan, Process, Workspace, get, wait_until};
+use crate::support::{Answer, Plan, Process, Workspace, get, served_at, wait_until};
 
 /// A daemon that serves on a port of its own.
 struct Served {
@@ -18,13 +16,7 @@ impl Served {
     fn start(mut workspace: Workspace) -> Self {
         workspace.set("metrics.listen", "\"127.0.0.1:0\"");
         let process = workspace.start(&["run"]);
-        let address = |process: &Process| {
-            let lines: Vec<Value> =
-                process.stderr().lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-            lines.iter().find_map(|line| Some(line.get("address")?.as_str()?.to_owned()))
-        };
-        wait_until("it serves", || address(&process).is_some());
-        let address = address(&process).unwrap();
+        let address = served_at(&process);
         Self { workspace, _process: process, address }
     }
 
@@ -162,7 +154,20 @@ fn a_recorded_verification_is_shown() {
     let served = Served::start(workspace);
     served.wait_for_metric("auditlake_verify_last_findings", 0.0);
     assert!(served.metric("auditlake_verify_last_timestamp_seconds").unwrap() > 1.7e9);
-    assert!(served.get("/").body.contains("intact, "));
+    let page = served.get("/").body;
+    assert!(page.contains("<b class=\"good\">intact</b>") && !page.contains("found damage"), "{page}");
+}
+
+#[test]
+fn the_page_says_what_is_read_where_it_goes_and_since_when_it_counts() {
+    let workspace = Workspace::new();
+    let (input, archive) = (workspace.input().display().to_string(), workspace.archive().display().to_string());
+    let served = Served::start(workspace);
+    wait_until("all is open", || served.get("/").body.contains("<dt>source</dt>"));
+    let page = served.get("/").body;
+    for said in [input, archive, "labelled <code>test</code>".into(), "Since this worker's start, ".into()] {
+        assert!(page.contains(&said), "no {said}: {page}");
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@
 //! | `fleet_pubsub` | a subscription, by way of spools |
 //! | `full_disk`, `daemon`, `memory` | a disk that runs full, a process that is to stop, what it takes |
 //! | `check` | what is tried before anything depends on it |
-//! | `admin` | what a running worker answers over HTTP |
+//! | `admin`, `page` | what a running worker answers over HTTP, and how it looks in a browser |
 //! | `s3`, `dynamodb` | the archive in a bucket, the state in tables |
 //! | `bad_input`, `damage` | what is said about wrong input and about damage |
 
@@ -43,6 +43,7 @@ mod kinesis;
 mod lost_state;
 mod main_job;
 mod memory;
+mod page;
 mod s3;
 
 #[cfg(feature = "failpoints")]

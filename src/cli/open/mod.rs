@@ -51,6 +51,8 @@ pub(super) struct Opened {
     /// What fills the source, where something has to.
     pub(super) receiver: Option<Arc<Receiver>>,
     pub(super) archive: ArchiveIdentity,
+    /// What is read, as people write it.
+    pub(super) reads: String,
     /// Where the archive is, as people and query engines write it.
     pub(super) location: String,
     /// What bounds the records that are read ahead.
@@ -73,7 +75,8 @@ pub(super) async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Opene
     let leases = state.leases(archive_id)?;
     let receiver = source.receiver(subscription, &leases);
     let ports = Ports { source: source.port(), claims, archive, leases, clock };
-    Ok(Opened { ports, receiver, archive: identity, location, pages, _state: state })
+    let reads = source::place(config);
+    Ok(Opened { ports, receiver, archive: identity, reads, location, pages, _state: state })
 }
 
 /// The settings of a worker under this configuration.

@@ -11,13 +11,13 @@ use super::pubsub::open_spools;
 use super::require_region;
 use crate::aws::{Patience, check_credentials, kinesis_client, sdk_config};
 use crate::cli::Failure;
-use crate::config::{Config, KinesisConsumer, SourceChoice};
+use crate::config::{Config, KinesisConsumer, SourceChoice, SourceConfig};
 use crate::lease::{LeaseRow, LeaseStore};
 use crate::ops::clock::{Clock, between};
 use crate::ops::memory::MemoryBudget;
 use crate::source::file::{FileOptions, FileSource};
 use crate::source::kinesis::{KinesisOptions, KinesisSource};
-use crate::source::pubsub::{PubsubSource, Receiver, Subscribe};
+use crate::source::pubsub::{PubsubSource, Receiver, Subscribe, subscription_name};
 use crate::source::{Shard, Source, SourceError};
 
 /// The longest that one call to Kinesis may take, to its answer's last byte: ten megabytes by a thin line. The reader
@@ -96,6 +96,17 @@ pub(in crate::cli) async fn open_source(
     Ok(OpenSource::open(config, clock, pages).await?.port())
 }
 
+/// What is read, as people write it. The configuration of a source that is open names it.
+pub(super) fn place(config: &Config) -> String {
+    let SourceConfig { kind, file, kinesis, pubsub, .. } = &config.source;
+    let word = |word: &Option<String>| word.clone().unwrap_or_default();
+    match kind {
+        SourceChoice::File => file.path.as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
+        SourceChoice::Kinesis => format!("Kinesis stream {}", word(&kinesis.stream)),
+        SourceChoice::Pubsub => subscription_name(&word(&pubsub.project), &word(&pubsub.subscription)),
+    }
+}
+
 /// The part of the memory that records which are read ahead from a stream may hold: one in so many.
 pub(super) const READ_AHEAD: u64 = 4;
 
@@ -151,4 +162,25 @@ async fn open_kinesis(
     let options = KinesisOptions { stream, consumer, list_shards: kinesis.list_shards.get() };
     let opened = KinesisSource::open(kinesis_client(&sdk), options, clock, pages).await;
     Ok(Arc::new(opened.map_err(|error: SourceError| anyhow!(error).context("source.kinesis.stream"))?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_read_is_named_as_people_write_it() {
+        let mut config = Config::default();
+        config.source.file.path = Some("/var/log/audit".into());
+        config.source.kinesis.stream = Some("temporal-audit".into());
+        config.source.pubsub.project = Some("p".into());
+        config.source.pubsub.subscription = Some("s".into());
+        let mut named = |kind| {
+            config.source.kind = kind;
+            place(&config)
+        };
+        assert_eq!(named(SourceChoice::File), "/var/log/audit");
+        assert_eq!(named(SourceChoice::Kinesis), "Kinesis stream temporal-audit");
+        assert_eq!(named(SourceChoice::Pubsub), "projects/p/subscriptions/s");
+    }
 }

@@ -21,6 +21,8 @@ use super::memory::MemoryBudget;
 use super::metrics::Moment;
 use crate::source::Source;
 use crate::source::pubsub::Receiver;
+use crate::verify::Kind;
+use crate::verify::recorded::Recorded;
 use crate::worker::Totals;
 
 /// What is known of a worker once all that it needs is open.
@@ -33,6 +35,8 @@ pub struct Opened {
     pub archive: String,
     /// What it reads.
     pub source: Arc<dyn Source>,
+    /// What that is, as people write it.
+    pub reads: String,
     /// The source's label.
     pub label: String,
     /// What is read ahead.
@@ -44,12 +48,29 @@ pub struct Opened {
 }
 
 /// The newest recorded verification of an archive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verified {
     /// When it began.
     pub at: Timestamp,
     /// How much it found.
     pub findings: u64,
+    /// The first of these: what each is, and the key that it is about.
+    pub first: Vec<(Kind, String)>,
+}
+
+impl Verified {
+    /// The most findings that are named.
+    const MOST_NAMED: usize = 5;
+
+    /// What is shown of a recorded verification.
+    pub fn of(recorded: Recorded) -> Self {
+        let named = recorded.findings.into_iter().take(Self::MOST_NAMED);
+        Self {
+            at: recorded.began,
+            findings: recorded.findings_total,
+            first: named.map(|finding| (finding.kind, finding.key)).collect(),
+        }
+    }
 }
 
 /// What is answered.
@@ -80,7 +101,7 @@ impl Admin {
     }
 
     fn last_verified(&self) -> Option<Verified> {
-        *self.verified.lock().unwrap_or_else(PoisonError::into_inner)
+        self.verified.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Answers on `listener` until the process ends.

@@ -7,19 +7,24 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{Html, IntoResponse};
+use bytesize::ByteSize;
 use jiff::Timestamp;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::{Admin, Opened, Verified};
+use crate::archive::manifest::ObjectKind;
 use crate::ops::clock::between;
 use crate::ops::health;
 use crate::ops::metrics::MOST_SHARDS;
-use crate::ops::words::{roughly, thousands};
+use crate::ops::words::{counted, roughly, thousands};
 use crate::worker::Tally;
-use crate::worker::board::{Committed, HeldShard, SeenShard, Shown};
+use crate::worker::board::{Committed, CommittedObject, HeldShard, SeenShard, Shown};
 
 /// How often it refreshes itself, in seconds.
 const REFRESH: u32 = 5;
+
+/// The most objects of a batch that are named.
+const MOST_OBJECTS: usize = 8;
 
 /// Styles stand in the page itself, and nothing else may be loaded or run.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'";
@@ -66,10 +71,11 @@ impl PageMoment {
                     @if !reasons.is_empty() {
                         div.reasons { @for reason in &reasons { div { (reason) } } }
                     }
-                    (self.tiles())
+                    (self.now())
                     h2 { "Shards" }
                     (self.shards())
-                    h2 { "Batches committed here" }
+                    (self.totals())
+                    h2 { "Newest batches committed here" }
                     (self.batches())
                 }
             }
@@ -81,43 +87,64 @@ impl PageMoment {
             header {
                 h1 { "auditlake" }
                 @if ready { span.good { "ready" } } @else { span.bad { "not ready" } }
-                @if let Some(opened) = opened {
-                    span { "worker " code { (opened.worker) } }
-                    span { "source " code { (opened.label) } }
-                    span { "archive " code { (opened.archive) } " " code.dim { (opened.archive_id) } }
-                }
+                span.dim { "version " (env!("CARGO_PKG_VERSION")) " · as of " (clock(self.now)) }
             }
-            div.dim {
-                "version " (env!("CARGO_PKG_VERSION")) " · up " (ago(self.started, self.now)) " · as of " (clock(self.now))
+            @if let Some(opened) = opened {
+                dl {
+                    dt { "worker" } dd { code { (opened.worker) } }
+                    dt { "source" } dd { code { (opened.reads) } " " span.dim { "labelled " code { (opened.label) } } }
+                    dt { "archive" } dd { code { (opened.archive) } " " code.dim { (opened.archive_id) } }
+                }
             }
         }
     }
 
-    fn tiles(&self) -> Markup {
+    fn now(&self) -> Markup {
         let lag = self.shown.held.values().filter_map(|held| held.lag(self.now)).max();
-        let warns = |count: u64| if count > 0 { "warn" } else { "" };
         html! {
             div.tiles {
                 (tile("shards read here", &self.shown.held.len().to_string(), ""))
                 (tile("most behind", &lag.map_or_else(|| "-".into(), roughly), ""))
-                (tile("archived", &thousands(self.committed.counts.archived), ""))
-                (tile("duplicates", &thousands(self.committed.counts.duplicates), ""))
-                (tile("rejected", &thousands(self.committed.counts.rejected), warns(self.committed.counts.rejected)))
-                (tile("conflicts", &thousands(self.committed.counts.conflicts), warns(self.committed.counts.conflicts)))
-                (tile("gaps", &self.committed.gaps.to_string(), if self.committed.gaps > 0 { "bad" } else { "" }))
                 (self.verification())
+            }
+            (self.damage())
+        }
+    }
+
+    /// Other workers' totals, and those of this one's earlier lives, are in Prometheus.
+    fn totals(&self) -> Markup {
+        let (counts, gaps) = (&self.committed.counts, self.committed.gaps);
+        let warns = |count: u64| if count > 0 { "warn" } else { "" };
+        html! {
+            h2 { "Since this worker's start, " (ago(self.started, self.now)) " ago" }
+            div.tiles {
+                (tile("archived", &thousands(counts.archived), ""))
+                (tile("duplicates", &thousands(counts.duplicates), ""))
+                (tile("rejected", &thousands(counts.rejected), warns(counts.rejected)))
+                (tile("conflicts", &thousands(counts.conflicts), warns(counts.conflicts)))
+                (tile("gaps", &gaps.to_string(), if gaps > 0 { "bad" } else { "" }))
             }
         }
     }
 
     fn verification(&self) -> Markup {
-        match self.verified {
-            None => tile("last verify", "none yet", "dim"),
-            Some(Verified { at, findings: 0 }) => {
-                tile("last verify", &format!("intact, {} ago", ago(at, self.now)), "good")
-            }
-            Some(Verified { at, findings }) => {
-                tile("last verify", &format!("{findings} findings, {} ago", ago(at, self.now)), "bad")
+        let Some(Verified { at, findings, .. }) = &self.verified else { return tile("last verify", "none yet", "dim") };
+        let name = format!("last verify, {} ago", ago(*at, self.now));
+        match findings {
+            0 => tile(&name, "intact", "good"),
+            _ => tile(&name, &counted(*findings, "finding"), "bad"),
+        }
+    }
+
+    /// What the last verify found, as far as it is named.
+    fn damage(&self) -> Markup {
+        let Some(Verified { findings: findings @ 1.., first, .. }) = &self.verified else { return html! {} };
+        let unnamed = findings.saturating_sub(first.len() as u64);
+        html! {
+            div.reasons {
+                div { "The last verify found damage in the archive:" }
+                @for (kind, key) in first { div { (kind) " " code { (key) } } }
+                @if unnamed > 0 { div.dim { "and " (thousands(unnamed)) " more; " code { "auditlake verify" } " names all" } }
             }
         }
     }
@@ -129,16 +156,17 @@ impl PageMoment {
         }
         html! {
             div.table { table {
-                tr {
-                    th { "shard" } th { "state" } th { "owner" } th { "archived through" } th.n { "behind" }
+                thead { tr {
+                    th.name { "shard" } th { "state" } th.owner { "owner" } th.long { "archived through" } th.n { "behind" }
                     th.n { "batches" } th.n { "window age" } th.n { "buffered" } th.n { "next cut" }
-                }
-                @for shard in seen.iter().take(MOST_SHARDS) { (self.shard(shard)) }
+                } }
+                @for shard in seen.iter().take(MOST_SHARDS) { tbody { (self.shard(shard)) } }
             } }
             @if seen.len() > MOST_SHARDS { div.dim { "and " (seen.len() - MOST_SHARDS) " more" } }
         }
     }
 
+    /// Each cell says what it is: where the screen is too narrow for a table, there is no head to tell.
     fn shard(&self, seen: &SeenShard) -> Markup {
         let held = self.shown.held.get(&seen.shard);
         let (checkpoint, batches) =
@@ -148,20 +176,22 @@ impl PageMoment {
             None if seen.ended => None,
             None => seen.archived_through.map(|through| between(through, self.now)),
         };
-        let open = held.and_then(|held| held.open);
+        let owner = if held.is_some() { "this worker" } else { seen.owner.as_deref().unwrap_or("-") };
         html! {
             tr {
-                td.long title=(seen.shard) { code { (seen.shard) } }
+                td.name data-is="shard" { code { (seen.shard) } }
                 (self.state(seen, held))
-                td.long { (if held.is_some() { "this worker" } else { seen.owner.as_deref().unwrap_or("-") }) }
-                td.long title=(checkpoint) { code { (checkpoint) } }
-                td.n { (lag.map_or_else(|| "-".into(), roughly)) }
-                td.n { (batches) }
-                @if let Some(open) = open {
-                    td.n { (ago(open.first_arrival, self.now)) }
-                    td.n { (thousands(open.records)) " · " (bytesize::ByteSize::b(open.encoded_bytes)) }
-                    td.n { (roughly(between(self.now, open.window.end))) }
-                } @else { td.n { "-" } td.n { "-" } td.n { "-" } }
+                td.owner data-is="owner" title=(owner) { (owner) }
+                td.long data-is="archived through" title=(checkpoint) { code { (checkpoint) } }
+                td.n data-is="behind" { (lag.map_or_else(|| "-".into(), roughly)) }
+                td.n data-is="batches" { (thousands(batches)) }
+                @if let Some(open) = held.and_then(|held| held.open) {
+                    td.n data-is="window age" { (ago(open.first_arrival, self.now)) }
+                    td.n data-is="buffered" { (thousands(open.records)) " · " (ByteSize::b(open.encoded_bytes)) }
+                    td.n data-is="next cut" { (roughly(between(self.now, open.window.end))) }
+                } @else {
+                    td.n data-is="window age" { "-" } td.n data-is="buffered" { "-" } td.n data-is="next cut" { "-" }
+                }
             }
         }
     }
@@ -177,7 +207,7 @@ impl PageMoment {
             None if seen.pending => ("warn", "batch under way"),
             None => ("dim", "waiting"),
         };
-        html! { td class=(class) { (word) } }
+        html! { td class=(class) data-is="state" { (word) } }
     }
 
     fn batches(&self) -> Markup {
@@ -186,34 +216,43 @@ impl PageMoment {
         }
         html! {
             div.table { table {
-                tr {
-                    th { "when" } th { "shard" } th.n { "batch" } th { "cut by" } th.n { "archived" } th.n { "duplicates" }
-                    th.n { "rejected" } th.n { "conflicts" } th { "objects" }
-                }
-                @for batch in &self.shown.recent { (self.batch(batch)) }
+                thead { tr {
+                    th { "when" } th.name { "shard" } th.n { "batch" } th { "cut by" } th.n { "archived" } th.n { "duplicates" }
+                    th.n { "rejected" } th.n { "conflicts" }
+                } }
+                @for batch in &self.shown.recent { tbody { (self.batch(batch)) } }
             } }
         }
     }
 
+    /// The objects stand in a row of their own, open: what is folded would close itself at each refresh.
     fn batch(&self, batch: &Committed) -> Markup {
+        let counts = &batch.counts;
         html! {
             tr {
-                td title=(batch.at) { (ago(batch.at, self.now)) " ago" }
-                td.long title=(batch.shard) { code { (batch.shard) } }
-                td.n { (batch.batch_seq) }
-                td { (batch.cut.as_str()) }
-                td.n { (thousands(batch.counts.archived)) }
-                td.n { (thousands(batch.counts.duplicates)) }
-                td.n { (thousands(batch.counts.rejected)) }
-                td.n { (thousands(batch.counts.conflicts)) }
-                td.keys {
-                    @for (key, bytes) in batch.objects.iter().take(8) {
-                        div { code { (key) } " " span.dim { (bytesize::ByteSize::b(*bytes)) } }
-                    }
-                    @if batch.objects.len() > 8 { div.dim { "and " (batch.objects.len() - 8) " more" } }
-                }
+                td data-is="when" title=(batch.at) { (ago(batch.at, self.now)) " ago" }
+                td.name data-is="shard" { code { (batch.shard) } }
+                td.n data-is="batch" { (batch.batch_seq) }
+                td data-is="cut by" { (batch.cut.as_str()) }
+                td.n data-is="archived" { (thousands(counts.archived)) }
+                td.n data-is="duplicates" { (thousands(counts.duplicates)) }
+                td.n data-is="rejected" { (thousands(counts.rejected)) }
+                td.n data-is="conflicts" { (thousands(counts.conflicts)) }
             }
+            @if !batch.objects.is_empty() { tr { td.keys colspan="8" { (objects(&batch.objects)) } } }
         }
+    }
+}
+
+/// Rejected records come first: they are what somebody has to look at.
+fn objects(objects: &[CommittedObject]) -> Markup {
+    let (rejected, others): (Vec<_>, Vec<_>) = objects.iter().partition(|object| object.kind == ObjectKind::Rejected);
+    html! {
+        @for object in rejected.into_iter().chain(others).take(MOST_OBJECTS) {
+            @let class = (object.kind == ObjectKind::Rejected).then_some("warn");
+            div { code class=[class] { (object.key) } " " span.dim { (ByteSize::b(object.bytes)) } }
+        }
+        @if objects.len() > MOST_OBJECTS { div.dim { "and " (objects.len() - MOST_OBJECTS) " more" } }
     }
 }
 
@@ -229,3 +268,7 @@ fn ago(earlier: Timestamp, later: Timestamp) -> String {
 fn clock(time: Timestamp) -> String {
     time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
 }
+
+#[cfg(test)]
+#[path = "page_tests.rs"]
+mod tests;

@@ -54,7 +54,7 @@ impl PubsubSubscription {
             SubscriptionError::Refused(format!("Google's client can't be made: {}", causes(error)))
         };
         Ok(Self {
-            name: full_name(project, subscription),
+            name: subscription_name(project, subscription),
             client: client.build().await.map_err(|error| refused(&error))?,
             admin: admin.build().await.map_err(|error| refused(&error))?,
         })
@@ -62,7 +62,7 @@ impl PubsubSubscription {
 }
 
 /// `projects/p/subscriptions/s`, whether it was asked for so or as `s`.
-fn full_name(project: &str, subscription: &str) -> String {
+pub fn subscription_name(project: &str, subscription: &str) -> String {
     if subscription.starts_with("projects/") {
         subscription.to_owned()
     } else {
@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn a_subscription_may_be_named_in_full() {
-        assert_eq!(full_name("p", "s"), "projects/p/subscriptions/s");
-        assert_eq!(full_name("p", "projects/q/subscriptions/s"), "projects/q/subscriptions/s");
+        assert_eq!(subscription_name("p", "s"), "projects/p/subscriptions/s");
+        assert_eq!(subscription_name("p", "projects/q/subscriptions/s"), "projects/q/subscriptions/s");
     }
 }

@@ -40,7 +40,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
-pub use client::PubsubSubscription;
+pub use client::{PubsubSubscription, subscription_name};
 pub use gathering::Cut;
 pub use names::SpoolName;
 pub use receive::ReceiveError;

@@ -3,6 +3,10 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 
+use serde_json::Value;
+
+use super::process::{Process, wait_until};
+
 /// What a server answered.
 #[derive(Clone, Debug)]
 pub struct Answer {
@@ -12,6 +16,17 @@ pub struct Answer {
     pub head: String,
     /// The body.
     pub body: String,
+}
+
+/// The address at which a daemon answers, as soon as it says that it does.
+#[track_caller]
+pub fn served_at(process: &Process) -> String {
+    let address = || {
+        let lines: Vec<Value> = process.stderr().lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        lines.iter().find_map(|line| Some(line.get("address")?.as_str()?.to_owned()))
+    };
+    wait_until("it serves", || address().is_some());
+    address().unwrap()
 }
 
 /// `GET path` of the server at `address`.

@@ -1,0 +1,112 @@
+use std::collections::VecDeque;
+
+use super::*;
+use crate::archive::manifest::Counts;
+use crate::batch::CutReason;
+use crate::source::{Checkpoint, ShardId};
+use crate::verify::Kind;
+use crate::worker::board::Look;
+
+const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+
+fn moment() -> PageMoment {
+    PageMoment {
+        now: NOW,
+        monotonic: Duration::ZERO,
+        started: NOW - Duration::from_mins(90),
+        shown: Shown::default(),
+        committed: Tally::default(),
+        verified: None,
+    }
+}
+
+fn rendered(moment: &PageMoment) -> String {
+    moment.render(None).into_string()
+}
+
+fn object(kind: ObjectKind, number: usize) -> CommittedObject {
+    CommittedObject { kind, key: format!("{}/{number}.parquet", kind.as_str()), bytes: 2_048 }
+}
+
+fn verified(findings: u64, named: usize) -> PageMoment {
+    let first = (0..named).map(|number| (Kind::AlteredObject, format!("events/{number}"))).collect();
+    PageMoment { verified: Some(Verified { at: NOW - Duration::from_hours(3), findings, first }), ..moment() }
+}
+
+/// One batch of these objects was committed.
+fn committed(objects: Vec<CommittedObject>) -> PageMoment {
+    let batch = Committed {
+        shard: ShardId::new("s"),
+        batch_seq: 7,
+        at: NOW,
+        cut: CutReason::Window,
+        counts: Counts::default(),
+        objects,
+    };
+    PageMoment { shown: Shown { recent: VecDeque::from([batch]), ..Shown::default() }, ..moment() }
+}
+
+#[test]
+fn a_rejected_object_is_named_first_however_many_others_there_are() {
+    let mut objects: Vec<_> = (0..20).map(|number| object(ObjectKind::Events, number)).collect();
+    objects.push(object(ObjectKind::Rejected, 20));
+    let page = rendered(&committed(objects));
+    let place = |word: &str| page.find(word).unwrap_or_else(|| panic!("no {word} in {page}"));
+    assert!(place("rejected/20.parquet") < place("events/0.parquet"), "{page}");
+    assert!(place("events/6.parquet") < place("and 13 more") && !page.contains("events/7.parquet"), "{page}");
+}
+
+#[test]
+fn objects_stand_in_a_row_of_their_own_that_needs_no_click() {
+    let page = rendered(&committed(vec![object(ObjectKind::Events, 0)]));
+    let row = "</tr><tr><td class=\"keys\" colspan=\"8\"><div><code>events/0.parquet</code>";
+    assert!(page.contains(row), "{page}");
+    assert!(!rendered(&committed(Vec::new())).contains("colspan"));
+}
+
+#[test]
+fn one_finding_is_named_as_one() {
+    let page = rendered(&verified(1, 1));
+    assert!(page.contains(">1 finding</b><span class=\"dim\">last verify, 3h ago</span>"), "{page}");
+    assert!(page.contains("altered_object <code>events/0</code>") && !page.contains(" more; "), "{page}");
+}
+
+#[test]
+fn of_many_findings_the_first_are_named_and_the_others_counted() {
+    let page = rendered(&verified(1_234, 5));
+    assert!(page.contains(">1,234 findings</b>"), "{page}");
+    assert!(page.contains("events/4") && page.contains("and 1,229 more; <code>auditlake verify</code>"), "{page}");
+}
+
+#[test]
+fn where_nothing_is_damaged_no_damage_is_spoken_of() {
+    let page = rendered(&verified(0, 0));
+    assert!(page.contains(">intact</b><span class=\"dim\">last verify, 3h ago</span>"), "{page}");
+    assert!(!page.contains("damage"), "{page}");
+    assert!(rendered(&moment()).contains(">none yet</b><span class=\"dim\">last verify</span>"));
+}
+
+#[test]
+fn totals_say_since_when_they_count() {
+    let page = rendered(&moment());
+    let (heading, total) = (page.find("Since this worker's start, 1h 30m ago"), page.find(">archived<"));
+    assert!(heading.is_some() && heading < total, "{page}");
+}
+
+#[test]
+fn each_cell_says_what_it_is_where_the_head_is_not_shown() {
+    let seen = SeenShard {
+        shard: ShardId::new("s"),
+        owner: Some("another-worker".into()),
+        checkpoint: Checkpoint::TrimHorizon,
+        batches: 1_000,
+        ended: false,
+        archived_through: None,
+        pending: false,
+    };
+    let shown = Shown { look: Some(Look { shards: vec![seen], unowned: 0 }), ..Shown::default() };
+    let page = rendered(&PageMoment { shown, ..moment() });
+    assert_eq!(page.matches("<td").count(), page.matches("data-is=\"").count(), "{page}");
+    assert_eq!(page.matches("<td").count(), page.matches("<th").count() - page.matches("<thead").count(), "{page}");
+    assert!(page.contains("data-is=\"owner\" title=\"another-worker\">another-worker<"), "{page}");
+}
