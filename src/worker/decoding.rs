@@ -136,6 +136,8 @@ pub(super) struct Chunks<'s> {
     key: &'s IdentityKey,
     chunk_bytes: usize,
     ahead: Option<Chunk<'s>>,
+    /// Nobody needs it any more. To free what it holds is work as well, and done beside the next.
+    spent: Option<Chunk<'s>>,
 }
 
 impl<'s> Chunks<'s> {
@@ -143,13 +145,18 @@ impl<'s> Chunks<'s> {
     pub(super) fn new(stretch: &'s Stretch<'_>, rules: &'s Rules, key: &'s IdentityKey, max_bytes: u64) -> Self {
         let chunk_bytes = (max_bytes / 16).clamp(16 << 10, CHUNK_BYTES) as usize;
         let Stretch { payloads, unpacked } = stretch;
-        Self { payloads, unpacked, rules, key, chunk_bytes, ahead: None }
+        Self { payloads, unpacked, rules, key, chunk_bytes, ahead: None, spent: None }
     }
 
     /// The next chunk; `None` after the last.
     pub(super) fn next(&mut self) -> Option<Chunk<'s>> {
         self.decode_beside(|| ());
         self.ahead.take()
+    }
+
+    /// Takes back a chunk that is done with.
+    pub(super) fn give_back(&mut self, chunk: Chunk<'s>) {
+        self.spent = Some(chunk);
     }
 
     /// Decodes the next chunk, unless it is, while `work` is done: on other threads, where there is enough to do.
@@ -160,7 +167,11 @@ impl<'s> Chunks<'s> {
         let (length, bytes) = self.chunk_length();
         let (payloads, unpacked) = (self.payloads.split_at(length), self.unpacked.split_at(length));
         (self.payloads, self.unpacked) = (payloads.1, unpacked.1);
-        let (rules, key) = (self.rules, self.key);
+        let (rules, key, spent) = (self.rules, self.key, self.spent.take());
+        let work = || {
+            drop(spent);
+            work()
+        };
         let decode = |unpacked| DecodedPayload::of(unpacked, rules, key);
         let (decoded, done) = if bytes < WORTH_SHARING {
             (unpacked.0.iter().map(decode).collect(), work())

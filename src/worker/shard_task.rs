@@ -345,6 +345,7 @@ impl ShardTask {
                         None => open = Some(batch),
                     }
                 }
+                chunks.give_back(chunk);
                 // A reader that never waits would keep the other tasks of this thread from running.
                 tokio::task::yield_now().await;
             }
@@ -364,6 +365,7 @@ impl ShardTask {
             let mut chunks = Chunks::new(&stretch, &layout.rules, &settings.identity, settings.limits.max_bytes);
             while let Some(chunk) = chunks.next() {
                 self.take(batch, chunk.part(), &mut chunks, standing).await?;
+                chunks.give_back(chunk);
             }
         }
         Ok(())
