@@ -60,7 +60,7 @@ pub(super) fn chunk_length(payloads: &[Payload], max_bytes: u64) -> usize {
     let most = (max_bytes / 16).clamp(16 << 10, 1 << 20);
     let mut bytes = 0;
     let fits = |payload: &&Payload| {
-        bytes += payload.data.len() as u64;
+        bytes += payload.weight();
         bytes <= most
     };
     payloads.iter().take_while(fits).count().max(1)
