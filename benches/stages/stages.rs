@@ -91,7 +91,14 @@ impl Placed {
 
     fn row(&self) -> Row<'_> {
         let position = self.payload.record(self.index);
-        Row { record: &self.record, shard: &SHARD, position, arrival: Timestamp::UNIX_EPOCH, conflict: false }
+        Row {
+            record: &self.record,
+            shard: &SHARD,
+            position,
+            arrival: Timestamp::UNIX_EPOCH,
+            source_message: None,
+            conflict: false,
+        }
     }
 }
 

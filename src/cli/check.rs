@@ -265,7 +265,8 @@ async fn try_claim(claims: &dyn Claims, now: Timestamp) -> Result<(), String> {
     let rules = Config::default().layout().rules;
     let mut verdicts = Vec::new();
     for place in [1, 2] {
-        let payload = Payload { position: Position::new(place), arrival: now, data: data.clone() };
+        let payload =
+            Payload { position: Position::new(place), arrival: now, source_message: None, data: data.clone() };
         let unpacked: Unpacked<'_> = unpack(&payload.data, rules.max_payload_bytes);
         let decoded: Vec<_> = decode(&unpacked, &rules).collect();
         let record = decoded.first().and_then(|decoded| decoded.outcome.as_ref().ok()).ok_or("a bug: no record")?;

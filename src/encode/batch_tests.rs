@@ -76,6 +76,7 @@ fn rejects_go_to_the_date_of_their_arrival() {
             shard: &shard,
             position,
             arrival: arrival.parse().unwrap(),
+            source_message: None,
             raw: b"{",
         };
         batch.reject(&row);

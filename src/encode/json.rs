@@ -157,8 +157,8 @@ impl Compressor {
     }
 }
 
-/// One line: every column in order, null where there is no value, `details`, `deprecated` and `unknown_fields` as the
-/// JSON that they are.
+/// One line: every column in order, null where there is no value, `details`, `deprecated`, `unknown_fields` and
+/// `source_message` as the JSON that they are.
 fn write_row(out: &mut Vec<u8>, row: &Row<'_>, layout: &Layout, position: &mut String) {
     let mut before = b'{';
     for (column, value) in COLUMNS.iter().zip(schema::values(row, layout, position)) {
@@ -172,7 +172,8 @@ fn write_row(out: &mut Vec<u8>, row: &Row<'_>, layout: &Layout, position: &mut S
     out.extend_from_slice(b"}\n");
 }
 
-fn write_value(out: &mut Vec<u8>, value: Value<'_>) {
+/// One value, as JSON.
+pub(super) fn write_value(out: &mut Vec<u8>, value: Value<'_>) {
     match value {
         Value::Text(None) | Value::Json(None) | Value::Time(None) => out.extend_from_slice(b"null"),
         Value::Int(number) => write!(out, "{number}").expect("a vector takes all that is written"),

@@ -30,6 +30,8 @@ fn a_line_has_every_column_in_order_and_json_as_json() {
     assert_eq!(value["emit_time"], "2026-11-21T09:30:00.123456789Z");
     assert_eq!(value["details"]["region"], "aws-eu-west-1");
     assert_eq!(value["deprecated"]["level"], "LOG_LEVEL_INFO");
+    assert_eq!(value["source_message"]["attributes"]["from"], "\"größer\"\n");
+    assert!(text.contains(&format!(r#","source_message":{},"raw":"#, sample.source_message.unwrap())), "{text}");
     assert!(text.contains(r#""unknown_fields":{"new":null,"n":1.50}"#), "numbers keep their spelling");
     assert_eq!(value["notes"], serde_json::json!(["operation_unknown", "dedupe_conflict"]));
     assert_eq!(value["raw"], *sample.record.raw);

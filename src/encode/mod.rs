@@ -51,6 +51,8 @@ pub struct Row<'a> {
     pub position: RecordPosition<'a>,
     /// When the stream received it.
     pub arrival: Timestamp,
+    /// See [`Payload::source_message`](crate::source::Payload::source_message).
+    pub source_message: Option<&'a str>,
     /// Whether its identity had been claimed by another event: adds the note `dedupe_conflict` (RECORDS.md N11).
     pub conflict: bool,
 }

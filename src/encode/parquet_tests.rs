@@ -1,5 +1,7 @@
 use std::collections::HashSet;
 
+use arrow_array::Array as _;
+use arrow_array::cast::AsArray as _;
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::Encoding;
@@ -89,6 +91,28 @@ fn dictionaries_statistics_and_bloom_filters_are_where_the_table_says() {
             assert_eq!(chunk.column_index_offset().is_some(), column.index != Index::None, "{}", column.name);
         }
     }
+}
+
+#[test]
+fn what_is_known_of_a_message_is_json_text_and_null_where_there_is_none() {
+    let samples: Vec<_> = generate(2_500).into_iter().chain((0..3).map(empty)).collect();
+    let mut found = Vec::new();
+    for batch in ParquetRecordBatchReaderBuilder::try_new(encode(&samples, &layout())).unwrap().build().unwrap() {
+        let batch = batch.unwrap();
+        let texts = batch.column_by_name("source_message").unwrap().as_string::<i32>();
+        found.extend(texts.iter().map(|text| text.map(ToOwned::to_owned)));
+        assert!(texts.null_count() > 0 && texts.null_count() < texts.len());
+    }
+    assert_eq!(found, samples.iter().map(|sample| sample.source_message.clone()).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_column_of_nulls_takes_no_more_than_its_place_in_the_footer() {
+    let samples: Vec<_> = (0..50_000).map(|index| Sample { source_message: None, ..empty(index) }).collect();
+    let bytes = encode(&samples, &layout());
+    let metadata = metadata(&bytes);
+    let chunk = metadata.row_group(0).column(schema::column_index("source_message").unwrap());
+    assert!(chunk.compressed_size() < 300, "{}", chunk.compressed_size());
 }
 
 #[test]

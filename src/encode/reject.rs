@@ -6,8 +6,8 @@ use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 
 use super::Layout;
-use super::json::write_string;
-use super::time_text::write_rfc3339;
+use super::json::{write_string, write_value};
+use super::schema::Value;
 use crate::record::RejectReason;
 use crate::source::{RecordPosition, ShardId};
 
@@ -22,30 +22,45 @@ pub struct RejectRow<'a> {
     pub position: RecordPosition<'a>,
     /// When the stream received it.
     pub arrival: Timestamp,
+    /// See [`Payload::source_message`](crate::source::Payload::source_message).
+    pub source_message: Option<&'a str>,
     /// Its bytes, as they came.
     pub raw: &'a [u8],
 }
 
-/// The fields of a line, in order; all strings, none null.
-pub const REJECT_FIELDS: [&str; 7] =
-    ["reason", "source_label", "source_kind", "source_shard", "source_position", "arrival_time", "raw_base64"];
+/// The fields of a line, in order: strings, but for `source_message`, which is JSON, and alone may be null.
+pub const REJECT_FIELDS: [&str; 8] = [
+    "reason",
+    "source_label",
+    "source_kind",
+    "source_shard",
+    "source_position",
+    "arrival_time",
+    "source_message",
+    "raw_base64",
+];
 
 /// Appends one line to an object's bytes.
 pub(super) fn write_reject(out: &mut Vec<u8>, row: &RejectRow<'_>, layout: &Layout) {
-    let position = row.position.to_string();
-    let mut arrival = Vec::with_capacity(30);
-    write_rfc3339(&mut arrival, row.arrival);
-    let arrival = String::from_utf8(arrival).expect("a time's text is ASCII");
-    let raw = STANDARD.encode(row.raw);
-    let kind = layout.source_kind.as_str();
-    let values = [row.reason.as_str(), &layout.source_label, kind, row.shard.as_str(), &position, &arrival, &raw];
+    let (position, raw) = (row.position.to_string(), STANDARD.encode(row.raw));
+    let text = |text| Value::Text(Some(text));
+    let values = [
+        text(row.reason.as_str()),
+        text(&layout.source_label),
+        text(layout.source_kind.as_str()),
+        text(row.shard.as_str()),
+        text(&position),
+        Value::Time(Some(row.arrival)),
+        Value::Json(row.source_message),
+        text(&raw),
+    ];
     let mut before = b'{';
     for (name, value) in REJECT_FIELDS.into_iter().zip(values) {
         out.push(before);
         before = b',';
         write_string(out, name);
         out.push(b':');
-        write_string(out, value);
+        write_value(out, value);
     }
     out.extend_from_slice(b"}\n");
 }

@@ -16,6 +16,7 @@ pub(crate) struct Sample {
     pub(crate) payload: Position,
     pub(crate) index: u32,
     pub(crate) arrival: Timestamp,
+    pub(crate) source_message: Option<String>,
     pub(crate) conflict: bool,
 }
 
@@ -26,6 +27,7 @@ impl Sample {
             shard: &self.shard,
             position: self.payload.record(self.index),
             arrival: self.arrival,
+            source_message: self.source_message.as_deref(),
             conflict: self.conflict,
         }
     }
@@ -66,6 +68,7 @@ pub(crate) fn empty(index: u32) -> Sample {
         payload: Position::new(u64::from(index)),
         index: 0,
         arrival,
+        source_message: None,
         conflict: false,
     }
 }
@@ -162,6 +165,9 @@ fn record(index: u64, numbers: &mut Numbers, emit_time: &mut Timestamp) -> Sampl
         },
         index: (index % 2) as u32,
         arrival: *emit_time + SignedDuration::from_millis(1_500),
+        source_message: (index % 4 < 2).then(|| {
+            format!(r#"{{"attributes":{{"from":"\"größer\"\n"}},"message_id":"{}","ordering_key":"key"}}"#, index / 2)
+        }),
         conflict: index % 97 == 96,
     }
 }

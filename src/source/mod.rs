@@ -246,6 +246,9 @@ pub struct Payload {
     pub position: Position,
     /// When the stream received it.
     pub arrival: Timestamp,
+    /// What a Pub/Sub message says beside its bytes, as canonical JSON text in one line; other sources have no such thing.
+    /// It is the same whenever the payload is read. Each of its records is archived with it, and none is compared by it.
+    pub source_message: Option<Arc<str>>,
     /// Its bytes, as they came.
     pub data: Bytes,
 }
@@ -254,5 +257,10 @@ impl Payload {
     /// The checkpoint of a reader that has read up to and including this payload.
     pub fn checkpoint(&self) -> Checkpoint {
         Checkpoint::at(self.position.clone(), &self.data)
+    }
+
+    /// What it holds in memory, in bytes.
+    pub fn weight(&self) -> u64 {
+        (self.data.len() + self.source_message.as_ref().map_or(0, |text| text.len())) as u64
     }
 }

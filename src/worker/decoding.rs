@@ -185,12 +185,14 @@ impl<'s> Chunks<'s> {
     /// How many payloads the next chunk has, and how many bytes; the last one may pass the measure.
     fn chunk_length(&self) -> (usize, usize) {
         let mut bytes = 0;
-        let begins_below = |unpacked: &&Unpacked<'_>| {
+        let begins_below = |(payload, unpacked): &(&Payload, &Unpacked<'_>)| {
             let begins_below = bytes < self.chunk_bytes;
-            bytes += if begins_below { unpacked.text.len() } else { 0 };
+            // What is known of a message beside its text goes into the row of each of its records.
+            let beside = payload.source_message.as_ref().map_or(0, |text| text.len());
+            bytes += if begins_below { unpacked.text.len() + beside } else { 0 };
             begins_below
         };
-        let length = self.unpacked.iter().take_while(begins_below).count();
+        let length = self.payloads.iter().zip(self.unpacked).take_while(begins_below).count();
         (length, bytes)
     }
 }

@@ -140,6 +140,7 @@ impl OpenBatch {
     pub(super) fn take(&mut self, shard: &ShardId, part: Part<'_>, verdicts: &[Verdict]) {
         let mut verdicts = verdicts.iter().copied();
         for (payload, DecodedPayload { elements, .. }) in part.iter() {
+            let (arrival, source_message) = (payload.arrival, payload.source_message.as_deref());
             self.tally.counts.payloads += 1;
             self.tally.counts.empty += u64::from(elements.is_empty());
             for element in elements {
@@ -150,17 +151,17 @@ impl OpenBatch {
                         self.tally.count(verdict);
                         if verdict.is_archived() {
                             let conflict = verdict == Verdict::Conflict;
-                            self.encoder.append(&Row { record, shard, position, arrival: payload.arrival, conflict });
+                            self.encoder.append(&Row { record, shard, position, arrival, source_message, conflict });
                         }
                     }
                     Err(reject) => {
                         self.tally.reject(reject.reason);
                         let (reason, raw) = (reject.reason, reject.raw);
-                        self.encoder.reject(&RejectRow { reason, raw, shard, position, arrival: payload.arrival });
+                        self.encoder.reject(&RejectRow { reason, shard, position, arrival, source_message, raw });
                     }
                 }
             }
-            self.arrived(payload.arrival);
+            self.arrived(arrival);
         }
         if let Some(last) = part.payloads.last() {
             self.through = last.checkpoint();
@@ -240,7 +241,8 @@ mod tests {
     fn an_open_batch_holds_no_buffer_that_its_payloads_were_read_into() {
         let held = Arc::new(());
         let data = Bytes::from_owner(Buffer { _held: held.clone() }).slice(..2);
-        let payload = Payload { position: Position::new(0), arrival: Timestamp::UNIX_EPOCH, data };
+        let payload =
+            Payload { position: Position::new(0), arrival: Timestamp::UNIX_EPOCH, source_message: None, data };
         let through = payload.checkpoint();
         let window = Window { start: Timestamp::UNIX_EPOCH, end: Timestamp::MAX };
         let (layout, totals) = (Config::default().layout(), Arc::default());

@@ -76,7 +76,8 @@ impl Standing {
             .flat_map(|(payload, decoded)| decoded.records().map(move |(index, record)| (payload, index, record)))
             .map(|(payload, index, record)| {
                 let (position, arrival) = (payload.position.record(index), payload.arrival);
-                self.tell(&Row { record, shard, position, arrival, conflict: false })
+                // Which partition a row is in does not hang on where it came from.
+                self.tell(&Row { record, shard, position, arrival, source_message: None, conflict: false })
             })
             .collect();
         let claims = part.claims();

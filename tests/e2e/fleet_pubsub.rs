@@ -1,5 +1,6 @@
 //! Records that come from a subscription: one run, a fleet, and all that befalls it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -7,10 +8,10 @@ use std::time::{Duration, Instant};
 use auditlake_test_servers::Answer;
 use auditlake_test_servers::aws::{Put, unique_name};
 use auditlake_test_servers::pubsub::{self, PROJECT, Publish, Topic};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::{
-    Cloud, Feed, Workspace, assert_all_is_archived_once, files_below, finish, mix, stop_all, wait_until,
+    Cloud, Feed, Workspace, assert_all_is_archived_once, files_below, finish, mix, rows, stop_all, wait_until,
 };
 
 /// For how long Google's client keeps a message from others, and so for how long one stays away whose receiver was killed.
@@ -26,7 +27,9 @@ fn message(put: &Put, number: usize) -> Publish {
     let data = String::from_utf8(put.data.clone()).unwrap();
     // One in four has a key, and all of them the same.
     let ordering_key = if number.is_multiple_of(4) { "key".to_owned() } else { String::new() };
-    Publish { data, ordering_key }
+    // One in three says something of itself.
+    let attributes = number.is_multiple_of(3).then(|| ("number".to_owned(), number.to_string()));
+    Publish { data, attributes: attributes.into_iter().collect(), ordering_key }
 }
 
 impl Subscribed {
@@ -73,10 +76,24 @@ impl Subscribed {
         self.cloud.objects("_spool/").into_iter().filter(|key| !is_seal(key)).collect()
     }
 
+    /// Every record has its message's id, which no record of another payload has.
+    fn assert_the_records_of_a_message_tell_of_it(&self) {
+        let mut payloads: BTreeMap<String, Value> = BTreeMap::new();
+        for row in rows::<Value>(&self.cloud.download(), "events") {
+            let (payload, _) = row["source_position"].as_str().unwrap().rsplit_once('/').unwrap();
+            let payload = format!("{} {payload}", row["source_shard"]);
+            let known = payloads.entry(payload).or_insert_with(|| row["source_message"].clone());
+            assert_eq!(*known, row["source_message"]);
+        }
+        let ids: BTreeSet<&str> = payloads.values().map(|known| known["message_id"].as_str().unwrap()).collect();
+        assert_eq!(ids.len(), payloads.len());
+    }
+
     /// Takes what is left, and holds all that came of it against what was published.
     fn assert_all_is_archived_once_and_nothing_left(&self, feed: &Feed) {
         self.cloud.catch_up();
         assert_all_is_archived_once(&self.cloud, feed);
+        self.assert_the_records_of_a_message_tell_of_it();
         assert_eq!(self.topic.waiting(), 0, "all is acknowledged");
         assert_eq!(self.segments(), Vec::<String>::new());
         let leases = self.cloud.leases();
@@ -107,6 +124,38 @@ fn what_is_in_a_subscription_is_archived_once_and_the_second_run_archives_nothin
     subscribed.cloud.verify();
     subscribed.publish(&mut feed, 100);
     subscribed.assert_all_is_archived_once_and_nothing_left(&feed);
+}
+
+#[test]
+fn what_is_known_of_a_message_is_archived_with_each_of_its_records() {
+    let subscribed = Subscribed::new();
+    let attributes = |name: &str, value: &str| BTreeMap::from([(name.to_owned(), value.to_owned())]);
+    let record = |log_id: &str| json!({ "log_id": log_id, "operation": "UserLogin" }).to_string();
+    let two = format!("{}\n{}", record("a"), record("b"));
+    let messages = [
+        Publish { attributes: attributes("origin", "\"größer\"\n"), ordering_key: "key".into(), ..Publish::new(two) },
+        Publish::new(record("c")),
+        // What says nothing new of another message's record but its own name.
+        Publish { attributes: attributes("origin", "again"), ..Publish::new(record("a")) },
+        Publish { attributes: attributes("origin", "elsewhere"), ..Publish::new("{") },
+    ];
+    let ids = subscribed.topic.publish(&messages[..2]);
+    subscribed.cloud.catch_up();
+    let more = subscribed.topic.publish(&messages[2..]);
+    let second = subscribed.cloud.run(&["catch-up", "--json"]).expect(0).json();
+    assert_eq!((&second["duplicates"], &second["conflicts"]), (&json!(1), &json!(0)), "{second:#}");
+
+    let root = subscribed.cloud.download();
+    let of = |row: &Value| (row["log_id"].as_str().unwrap().to_owned(), row["source_message"].clone());
+    let found: BTreeMap<String, Value> = rows::<Value>(&root, "events").iter().map(of).collect();
+    let first = json!({ "attributes": messages[0].attributes, "message_id": ids[0], "ordering_key": "key" });
+    assert_eq!(found["a"], first);
+    assert_eq!(found["b"], first);
+    assert_eq!((found.len(), &found["c"]), (3, &json!({ "message_id": ids[1] })));
+    let rejects = rows::<Value>(&root, "rejected");
+    let told = json!({ "attributes": messages[3].attributes, "message_id": more[1] });
+    assert_eq!((rejects.len(), &rejects[0]["source_message"]), (1, &told));
+    subscribed.cloud.verify();
 }
 
 #[test]

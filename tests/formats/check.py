@@ -87,11 +87,11 @@ def row_key(row):
 def view_rows(con, archive, ndjson):
     """audit_events, in the words of expected.json."""
     names = ["position", "log_id", "version", "emit_time_us", "arrival_time_us", "operation", "principal_name"]
-    names += ["ip_chain", "notes", "details", "deprecated", "raw", "source_label"]
+    names += ["ip_chain", "notes", "details", "deprecated", "source_message", "raw", "source_label"]
     dt = "CAST(dt AS VARCHAR)" if "dt" in archive["folders"] else "NULL"
     found = con.execute(
         "SELECT source_position, log_id, version, epoch_us(emit_time), epoch_us(arrival_time), operation,"
-        f" principal_name, ip_chain, notes, details, deprecated, raw, source_label, {dt} FROM audit_events"
+        f" principal_name, ip_chain, notes, details, deprecated, source_message, raw, source_label, {dt} FROM audit_events"
     ).fetchall()
     rows = [dict(zip(names + ["dt"], row)) for row in found]
     expected = [dict(row) for row in archive["rows"]]
@@ -100,7 +100,7 @@ def view_rows(con, archive, ndjson):
             row["dt"] = None
     for row in rows + expected if ndjson else []:
         # DuckDB prints JSON anew.
-        for name in ("details", "deprecated"):
+        for name in ("details", "deprecated", "source_message"):
             row[name] = row[name] and json.loads(row[name])
     return sorted(rows, key=row_key), sorted(expected, key=row_key)
 
@@ -112,7 +112,7 @@ def latest(rows):
     return sorted(r["position"] for r in rows if r["log_id"] is None or r["version"] == newest[r["log_id"]])
 
 
-def check_views(archive, columns):
+def check_views(archive, columns, reject_message):
     ndjson = archive["format"] == "ndjson"
     con = duckdb.connect()
     con.execute("SET TimeZone = 'America/New_York'")
@@ -129,9 +129,10 @@ def check_views(archive, columns):
             same(row[name], value, archive["name"], row["position"], name)
     found = con.execute("SELECT source_position FROM audit_events_latest ORDER BY 1").fetchall()
     same([p for (p,) in found], latest(archive["rows"]), archive["name"], "audit_events_latest")
-    rejected = con.execute("SELECT reason, source_position, epoch_us(arrival_time), from_base64(raw_base64), dt::VARCHAR"
-                           " FROM audit_rejected ORDER BY 2").fetchall()
-    wanted = [("invalid_json", f"7/0/{i}", 1795254300250000, b"{\xff", "2026-11-21") for i in range(archive["rejects"])]
+    rejected = con.execute("SELECT reason, source_position, epoch_us(arrival_time), from_base64(raw_base64), dt::VARCHAR,"
+                           " source_message FROM audit_rejected ORDER BY 2").fetchall()
+    wanted = [("invalid_json", f"7/0/{i}", 1795254300250000, b"{\xff", "2026-11-21", reject_message if i else None)
+              for i in range(archive["rejects"])]
     same(rejected, wanted, archive["name"], "audit_rejected")
     if "dt" in archive["folders"] and not ndjson and archive["rows"]:
         plan = con.execute("EXPLAIN ANALYZE SELECT count(*) FROM audit_events WHERE dt = DATE '2027-01-01'").fetchone()[1]
@@ -156,7 +157,7 @@ def main(folder):
             same(total, len(archive["rows"]), archive["name"], "rows in files")
         labels = [unquote(part) for f in files for part in f.split(os.sep) if part.startswith("source_label=")]
         same(set(labels) - {"source_label=it's 50% ü"}, set(), archive["name"], "folders")
-        check_views(archive, columns)
+        check_views(archive, columns, expected["reject_message"])
         print(f"{archive['name']}: {len(files)} files, {len(archive['rows'])} rows")
 
 

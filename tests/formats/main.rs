@@ -20,6 +20,9 @@ use samples::Sample;
 #[path = "../../src/encode/samples.rs"]
 mod samples;
 
+/// What is known of the message of all rejects but the first.
+const SOURCE_MESSAGE: &str = r#"{"attributes":{"n":"1.50 \"ü\""},"message_id":"9"}"#;
+
 /// The archives that are written: a name and a layout.
 fn layouts() -> Vec<(&'static str, Layout)> {
     use Compression::{Gzip, None, Snappy, Zstd};
@@ -84,6 +87,7 @@ fn expected(sample: &Sample, layout: &Layout) -> Value {
         "notes": record.notes.iter().map(AsRef::as_ref).chain(sample.conflict.then_some("dedupe_conflict")).collect::<Vec<&str>>(),
         "details": record.details,
         "deprecated": record.deprecated,
+        "source_message": sample.source_message,
         "raw": layout.keep_raw.then_some(&record.raw),
         "source_label": layout.source_label,
         "dt": encode::keys::partition_time(record.emit_time, sample.arrival).to_string()[..10],
@@ -109,6 +113,7 @@ fn write_archive(root: &Path, layout: &Layout, rows: &[Sample], rejects: u32) {
             shard: &shard,
             position,
             arrival,
+            source_message: (index > 0).then_some(SOURCE_MESSAGE),
             raw: b"{\xff",
         });
     }
@@ -165,7 +170,7 @@ fn engines_that_are_not_ours_read_every_format() {
     }
     // Nothing but null wherever null may be.
     write("nulls", &samples::layout(), &(0..10).map(samples::empty).collect::<Vec<_>>(), 0);
-    let expected = json!({ "columns": columns(), "created_by": encode::CREATED_BY, "archives": archives });
+    let expected = json!({ "columns": columns(), "created_by": encode::CREATED_BY, "reject_message": SOURCE_MESSAGE, "archives": archives });
     fs::write(folder.path().join("expected.json"), expected.to_string()).expect("a file");
 
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/formats/check.py");

@@ -177,7 +177,8 @@ fn rejects_are_read_back_and_compared() {
         for reason in [RejectReason::NotUtf8, RejectReason::InvalidJson] {
             let arrival = "2026-11-21T09:30:00.5Z".parse().unwrap();
             let position = payload.record(index);
-            let row = RejectRow { reason, shard: &shard, position, arrival, raw: b"\xff\x00bytes" };
+            let source_message = (index == 3).then_some(r#"{"message_id":"1"}"#);
+            let row = RejectRow { reason, shard: &shard, position, arrival, source_message, raw: b"\xff\x00bytes" };
             crate::encode::reject::write_reject(&mut lines, &row, &layout);
         }
         Bytes::from(lines)
@@ -188,6 +189,9 @@ fn rejects_are_read_back_and_compared() {
     assert_eq!((&rows[0].shard, &rows[0].payload, rows[0].index), (&shard, &payload, 3));
     assert_eq!(&rows[0].raw[..], b"\xff\x00bytes");
     assert_eq!(rows[0].arrival.to_string(), "2026-11-21T09:30:00.5Z");
+    let text = |index| String::from_utf8(write(index).to_vec()).unwrap();
+    assert_eq!(text(3).matches(r#","source_message":{"message_id":"1"},"raw_base64":"#).count(), 2);
+    assert_eq!(text(4).matches(r#","source_message":null,"raw_base64":"#).count(), 2);
     let key = "rejected/dt=2026-11-21/x.ndjson";
     assert!(!same_rows(write(3), write(4), key).unwrap());
     let first_line = write(3).iter().position(|b| *b == b'\n').unwrap() + 1;

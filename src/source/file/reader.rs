@@ -339,7 +339,9 @@ impl Cursor {
                     let position = Position::new(self.offset);
                     let data = self.buffer.split_to(len).freeze();
                     self.offset += len as u64;
-                    return self.checked(Payload { position, arrival: self.arrival, data }).map(Some);
+                    return self
+                        .checked(Payload { position, arrival: self.arrival, source_message: None, data })
+                        .map(Some);
                 }
                 Split::NeedMore if self.buffer.len() as u64 > self.file.options.max_payload_bytes => {
                     return Err(self.too_large(0));

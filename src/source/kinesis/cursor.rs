@@ -224,7 +224,7 @@ impl Cursor {
         let mut met = after.is_none_or(|after| sequence != after.sequence);
         for (data, sub_sequence) in unpack(data).into_iter().zip(0..) {
             let position = Position { sequence: sequence.clone(), sub_sequence };
-            let payload = Payload { position, arrival, data };
+            let payload = Payload { position, arrival, source_message: None, data };
             match after {
                 Some(after) if payload.position < *after => {}
                 Some(after) if payload.position == *after => {

@@ -107,6 +107,7 @@ impl SpoolReader {
         let payload = |(index, message): (usize, super::segment::Message)| Payload {
             position: position(index),
             arrival: message.arrival,
+            source_message: message.source_message(),
             data: message.data,
         };
         let mut payloads: Vec<Payload> = segment.messages.into_iter().enumerate().map(payload).collect();
@@ -122,7 +123,7 @@ impl SpoolReader {
         if let Until::Through(through) = &self.until {
             payloads.retain(|payload| Some(&payload.position) <= through.position());
         }
-        let bytes: u64 = payloads.iter().map(|payload| payload.data.len() as u64).sum();
+        let bytes: u64 = payloads.iter().map(Payload::weight).sum();
         let held = Some(Arc::new(self.shared.pages.reserve(bytes).await));
         // Nothing is awaited from here on: a call that is cancelled has changed nothing.
         self.after = payloads.last().map_or(self.after.clone(), Payload::checkpoint);

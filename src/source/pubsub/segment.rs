@@ -9,6 +9,7 @@
 //! | 32 | the SHA-256 of all bytes before |
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -38,6 +39,28 @@ pub struct Message {
     pub delivery_attempt: Option<u32>,
     /// Its bytes.
     pub data: Bytes,
+}
+
+/// What the archive keeps of a message in `source_message`. The fields stand in the order of their names.
+#[derive(Serialize)]
+struct Told<'a> {
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    attributes: &'a BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    message_id: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    ordering_key: &'a str,
+}
+
+impl Message {
+    /// Its id, attributes and ordering key as JSON text, keys sorted and what is empty left out; none where all are.
+    /// How often it was delivered is no part of it, as that tells of the delivery and not of the message.
+    pub(super) fn source_message(&self) -> Option<Arc<str>> {
+        let Self { id, attributes, ordering_key, .. } = self;
+        let told = Told { attributes, message_id: id, ordering_key };
+        let text = serde_json::to_string(&told).expect("strings can be written as JSON");
+        (text != "{}").then(|| text.into())
+    }
 }
 
 /// What a segment is.
@@ -257,6 +280,28 @@ mod tests {
             let part = whole.slice(..length.min(whole.len() - 1));
             prop_assert!(decode(&spool(), 7, &part).is_err());
         }
+    }
+
+    #[test]
+    fn what_is_known_of_a_message_is_one_line_of_json_with_sorted_keys_and_nothing_empty() {
+        let bare = Message {
+            id: String::new(),
+            arrival: now(),
+            attributes: BTreeMap::new(),
+            ordering_key: String::new(),
+            delivery_attempt: Some(3),
+            data: Bytes::new(),
+        };
+        assert_eq!(bare.source_message(), None);
+        let named = Message { id: "17".into(), ..bare.clone() };
+        assert_eq!(named.source_message().as_deref(), Some(r#"{"message_id":"17"}"#));
+        let attributes =
+            [("b", ""), ("a", "\"é\"\n"), ("B", "2")].map(|(key, value)| (key.into(), value.into())).into();
+        let full = Message { attributes, ordering_key: "k".into(), ..named };
+        let text = r#"{"attributes":{"B":"2","a":"\"é\"\n","b":""},"message_id":"17","ordering_key":"k"}"#;
+        assert_eq!(full.source_message().as_deref(), Some(text));
+        let again = Message { delivery_attempt: Some(4), ..full.clone() };
+        assert_eq!(again.source_message(), full.source_message(), "how often it was delivered changes nothing");
     }
 
     #[test]

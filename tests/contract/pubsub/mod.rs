@@ -121,6 +121,28 @@ async fn another_process_reads_what_this_one_writes_and_goes_on() {
 }
 
 #[tokio::test]
+async fn what_is_known_of_a_message_comes_with_it_whoever_reads_it_and_from_where() {
+    let spools = Spools::new();
+    let attributes = BTreeMap::from([("b".to_owned(), "2".to_owned()), ("a".to_owned(), "\"1\"".to_owned())]);
+    let message = |id: &str| Message { id: id.to_owned(), ..spools.message(id) };
+    let full = Message { attributes, ordering_key: "k".into(), delivery_attempt: Some(2), ..message("7") };
+    let mut writer = spools.source.write(SpoolName::new("shard-1").unwrap());
+    writer.append(&[full, message("8")], &CancellationToken::new()).await.unwrap();
+    let known =
+        [r#"{"attributes":{"a":"\"1\"","b":"2"},"message_id":"7","ordering_key":"k"}"#, r#"{"message_id":"8"}"#];
+    let told = |payloads: &[Payload]| -> Vec<String> {
+        payloads.iter().map(|payload| payload.source_message.as_deref().unwrap().to_owned()).collect()
+    };
+    let mut reader = open(&spools, Checkpoint::TrimHorizon, Until::Forever).await.unwrap();
+    let read = follow(reader.as_mut(), 2).await;
+    assert_eq!(told(&read), known);
+    assert_eq!(told(&read_to_the_end(&spools).await), known);
+    let through = Until::Through(read[1].checkpoint());
+    let mut reader = open(&spools, read[0].checkpoint(), through).await.unwrap();
+    assert_eq!(told(&drain(reader.as_mut()).await.unwrap().0), known[1..]);
+}
+
+#[tokio::test]
 async fn a_spool_that_nobody_writes_is_sealed_and_its_writer_finds_its_number_taken() {
     let spools = Spools::new();
     spools.append(&spools.shard(), &payloads(0..10)).await;

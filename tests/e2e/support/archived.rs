@@ -65,21 +65,22 @@ impl Archived {
     /// Reads every NDJSON object below `events/` and `rejected/`, listed by a manifest or not.
     pub fn read(archive: &Path) -> Self {
         let mut archived = Self::default();
-        for path in files_below(&archive.join("events")) {
-            for row in lines::<Row>(&path) {
-                archived.conflicts += u64::from(row.notes.iter().any(|note| note == "dedupe_conflict"));
-                let key = Key { log_id: row.log_id, version: row.version, tag: row.details.tag };
-                *archived.events.entry(key).or_default() += 1;
-            }
+        for row in rows::<Row>(archive, "events") {
+            archived.conflicts += u64::from(row.notes.iter().any(|note| note == "dedupe_conflict"));
+            let key = Key { log_id: row.log_id, version: row.version, tag: row.details.tag };
+            *archived.events.entry(key).or_default() += 1;
         }
-        for path in files_below(&archive.join("rejected")) {
-            for reject in lines::<Reject>(&path) {
-                let raw = STANDARD.decode(reject.raw_base64).unwrap();
-                *archived.rejects.entry((reject.reason, raw)).or_default() += 1;
-            }
+        for reject in rows::<Reject>(archive, "rejected") {
+            let raw = STANDARD.decode(reject.raw_base64).unwrap();
+            *archived.rejects.entry((reject.reason, raw)).or_default() += 1;
         }
         archived
     }
+}
+
+/// The lines of every NDJSON object below a folder of the archive.
+pub fn rows<T: serde::de::DeserializeOwned>(archive: &Path, folder: &str) -> Vec<T> {
+    files_below(&archive.join(folder)).iter().flat_map(|path| lines(path)).collect()
 }
 
 fn lines<T: serde::de::DeserializeOwned>(path: &Path) -> Vec<T> {

@@ -13,7 +13,7 @@ mod process;
 mod record;
 mod workspace;
 
-pub use archived::{digest, files_below, read_json};
+pub use archived::{digest, files_below, read_json, rows};
 pub use aws::{Cloud, PREFIX, Worker};
 pub use browser::look_at;
 pub use cloud::{assert_all_is_archived_once, stop_all, wait_until_balanced};

@@ -1,5 +1,6 @@
 //! Topics and subscriptions of a Pub/Sub server, by Google's REST API.
 
+use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::sync::Once;
@@ -52,18 +53,20 @@ pub struct Topic {
 }
 
 /// A message to publish.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Publish {
     /// Its bytes.
     pub data: String,
+    /// What is said of it.
+    pub attributes: BTreeMap<String, String>,
     /// Its ordering key; empty for none.
     pub ordering_key: String,
 }
 
 impl Publish {
-    /// A message without a key.
+    /// A message without attributes or a key.
     pub fn new(data: impl Into<String>) -> Self {
-        Self { data: data.into(), ordering_key: String::new() }
+        Self { data: data.into(), ..Self::default() }
     }
 }
 
@@ -88,19 +91,23 @@ impl Topic {
         format!("projects/{PROJECT}/subscriptions/{}", self.name)
     }
 
-    /// Publishes messages.
-    pub fn publish(&self, messages: &[Publish]) {
+    /// Publishes messages; their ids.
+    pub fn publish(&self, messages: &[Publish]) -> Vec<String> {
+        let mut ids = Vec::new();
         for messages in messages.chunks(MOST_MESSAGES) {
             let message = |message: &Publish| {
-                let mut value = json!({ "data": base64(message.data.as_bytes()) });
+                let mut value = json!({ "data": base64(message.data.as_bytes()), "attributes": message.attributes });
                 if !message.ordering_key.is_empty() {
                     value["orderingKey"] = message.ordering_key.clone().into();
                 }
                 value
             };
             let messages: Vec<Value> = messages.iter().map(message).collect();
-            self.call("POST", &format!("{}:publish", self.topic()), &json!({ "messages": messages }));
+            let answer = self.call("POST", &format!("{}:publish", self.topic()), &json!({ "messages": messages }));
+            let published = answer["messageIds"].as_array().into_iter().flatten().filter_map(Value::as_str);
+            ids.extend(published.map(ToOwned::to_owned));
         }
+        ids
     }
 
     /// How many messages can be had now: none are out, or acknowledged. Those that it finds are out for ten seconds.
@@ -165,7 +172,9 @@ mod tests {
     async fn what_is_published_can_be_pulled() {
         let (server, _) = server().await;
         let topic = Topic::create(&server.url, &crate::aws::unique_name("topic"), &json!({}));
-        topic.publish(&[Publish::new("one"), Publish { ordering_key: "key".into(), ..Publish::new("two") }]);
+        let attributes = BTreeMap::from([("a".to_owned(), "1".to_owned())]);
+        let second = Publish { attributes, ordering_key: "key".into(), ..Publish::new("two") };
+        assert_eq!(topic.publish(&[Publish::new("one"), second]).len(), 2);
         let mut found = 0;
         while found < 2 {
             found += topic.waiting();
