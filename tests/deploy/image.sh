@@ -46,6 +46,10 @@ make_base() { # name, tar, then buildah's configuration
 
 if ! buildah inspect --type image "$build_base" >/dev/null 2>&1; then
     say "a stand-in for $build_base"
+    # Else a Rust would be tried that the Dockerfile does not build with.
+    wanted="$(sed -n 's/.*rust:\([0-9.]*\).*/\1/p' <<<"$build_base")"
+    [[ "$(rustc --version)" == "rustc $wanted"[.\ ]* ]] \
+        || fail "the Dockerfile's Rust is $wanted, this is $(rustc --version): RUSTUP_TOOLCHAIN=$wanted make test-image"
     toolchain="$(rustc --print sysroot)"
     mmdebstrap --quiet --variant=minbase --mode=root --include=ca-certificates,gcc,libc6-dev \
         --customize-hook="mkdir -p \"\$1/usr/local/cargo\" && cp -a '$toolchain/bin' '$toolchain/lib' \"\$1/usr/local/\"" \

@@ -1,5 +1,6 @@
 """The Dockerfile, as far as it can be looked at without building it: `make test-image` does that."""
 
+import json
 import re
 import tomllib
 import unittest
@@ -16,6 +17,14 @@ def instructions():
     return [tuple(line.split(" ", 1)) for line in lines if line]
 
 
+def version(text):
+    return [int(part) for part in text.split(".")]
+
+
+def wanted_rust(crate):
+    return tomllib.loads((crate / "Cargo.toml").read_text())["package"]["rust-version"]
+
+
 class Image(unittest.TestCase):
     def test_hadolint_has_no_finding(self):
         run(BESIDE / "hadolint", DOCKERFILE)
@@ -28,10 +37,19 @@ class Image(unittest.TestCase):
         self.assertEqual(words["STOPSIGNAL"], "SIGTERM")
 
     def test_it_is_built_by_a_rust_that_is_new_enough(self):
-        wanted = tomllib.loads((ROOT / "Cargo.toml").read_text())["package"]["rust-version"]
         [used] = re.findall(r"^FROM \S*rust:([\d.]+)", DOCKERFILE.read_text(), re.MULTILINE)
-        used, wanted = ([int(part) for part in version.split(".")] for version in (used, wanted))
-        self.assertGreaterEqual(used, wanted)
+        self.assertGreaterEqual(version(used), version(wanted_rust(ROOT)))
+
+    # Cargo refuses an older one than a dependency asks for, whatever our own manifest says.
+    def test_no_dependency_asks_for_a_newer_rust_than_we_say(self):
+        wanted = wanted_rust(ROOT)
+        self.assertEqual(wanted_rust(ROOT / "tests/servers"), wanted)
+        self.assertIn(f"With Rust ({wanted} or later)", (ROOT / "README.md").read_text())
+        [host] = re.findall(r"^host: (.+)$", run("rustc", "-vV"), re.MULTILINE)
+        packages = json.loads(run("cargo", "metadata", "--locked", "--format-version", "1", "--filter-platform", host, cwd=ROOT))["packages"]
+        newer = [f"{package['name']} {package['rust_version']}" for package in packages
+                 if version(package["rust_version"] or "1") > version(wanted)]
+        self.assertEqual(newer, [])
 
     def test_what_is_copied_is_not_left_out(self):
         kept = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
