@@ -115,7 +115,7 @@ fn tell_what_is_served(served: Option<io::Result<SocketAddr>>, asked: &str) {
 /// Shows the newest recorded verification for as long as it is polled.
 async fn follow_verifications(admin: &Admin, ports: &Ports, archive_id: Uuid) {
     loop {
-        match Recorded::newest(ports.archive.as_ref(), archive_id).await {
+        match Recorded::standing(ports.archive.as_ref(), archive_id).await {
             Ok(newest) => admin.verified(newest.map(Verified::of)),
             Err(error) => tracing::debug!(%error, "recorded verifications can't be looked for"),
         }

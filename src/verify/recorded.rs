@@ -1,6 +1,8 @@
 //! Verifications that are kept beside what they verified, so that a worker's metrics and page can show the newest. They
 //! prove nothing by themselves: whoever may write to the archive may write one.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -8,11 +10,13 @@ use uuid::Uuid;
 
 use super::Report;
 use super::report::{Covered, Finding};
-use crate::archive::{ArchiveError, ArchiveStore};
+use crate::archive::{ArchiveError, ArchiveStore, Put};
 use crate::encode::keys::{VERIFICATIONS_PREFIX, verification_key};
 
 /// The most findings that are kept.
 const MOST_FINDINGS: usize = 100;
+/// So many verifications are looked at for findings that none has cleared.
+const LOOK_BACK: usize = 32;
 
 /// One verification.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,21 +45,50 @@ impl Recorded {
         }
     }
 
-    /// Puts it into the archive; its key. One that stands there already, begun in the same second, is left as it is.
+    /// Puts it into the archive; its key. Where another stands there, begun in the same second, the next free second names it.
     #[allow(clippy::missing_panics_doc)] // it cannot
     pub async fn put(&self, archive: &dyn ArchiveStore) -> Result<String, ArchiveError> {
-        let key = verification_key(self.began);
-        let bytes = serde_json::to_vec_pretty(self).expect("a record of plain values can be written");
-        archive.put_if_absent(&key, Bytes::from(bytes)).await?;
-        Ok(key)
+        let mut recorded = self.clone();
+        loop {
+            let key = verification_key(recorded.began);
+            let bytes = serde_json::to_vec_pretty(&recorded).expect("a record of plain values can be written");
+            if archive.put_if_absent(&key, Bytes::from(bytes)).await? == Put::Created {
+                return Ok(key);
+            }
+            recorded.began += Duration::from_secs(1);
+        }
     }
 
-    /// The newest of the archive `archive_id`; `None` where there is none that can be read.
-    pub async fn newest(archive: &dyn ArchiveStore, archive_id: Uuid) -> Result<Option<Self>, ArchiveError> {
-        let listed = archive.list(VERIFICATIONS_PREFIX).await?;
-        let Some(newest) = listed.into_iter().map(|listed| listed.key).max() else { return Ok(None) };
-        let bytes = archive.get(&newest).await?.unwrap_or_default();
-        Ok(serde_json::from_slice(&bytes).ok().filter(|recorded: &Self| recorded.archive_id == archive_id))
+    /// The newest of the archive `archive_id`, with the findings that stand: its own, or if it has none, those of the
+    /// last before it that found some, unless one since then covered as much and found none. So a quick look never
+    /// clears what reading everything has found. `None` where the newest can't be read.
+    pub async fn standing(archive: &dyn ArchiveStore, archive_id: Uuid) -> Result<Option<Self>, ArchiveError> {
+        let mut keys: Vec<_> = archive.list(VERIFICATIONS_PREFIX).await?.into_iter().map(|listed| listed.key).collect();
+        keys.sort_unstable();
+        let mut newest: Option<Self> = None;
+        let mut cleared: Vec<Covered> = Vec::new();
+        for key in keys.iter().rev().take(LOOK_BACK) {
+            let bytes = archive.get(key).await?.unwrap_or_default();
+            let read = serde_json::from_slice(&bytes).ok().filter(|recorded: &Self| recorded.archive_id == archive_id);
+            let Some(read) = read else { break };
+            let is_whole = read.covered.is_whole();
+            let (finds, is_cleared) =
+                (read.findings_total > 0, cleared.iter().any(|covered| covered.covers(&read.covered)));
+            cleared.push(read.covered.clone());
+            match newest.take() {
+                None if finds => return Ok(Some(read)),
+                None => newest = Some(read),
+                Some(newer) if finds && !is_cleared => {
+                    let Self { findings_total, findings, .. } = read;
+                    return Ok(Some(Self { findings_total, findings, ..newer }));
+                }
+                Some(newer) => newest = Some(newer),
+            }
+            if is_whole {
+                break;
+            }
+        }
+        Ok(newest)
     }
 }
 
@@ -68,7 +101,7 @@ mod tests {
         Recorded {
             archive_id: Uuid::nil(),
             began: began.parse().unwrap(),
-            covered: Covered::default(),
+            covered: Covered { fast: true, ..Covered::default() },
             findings_total: 0,
             findings: Vec::new(),
         }
@@ -77,12 +110,49 @@ mod tests {
     #[tokio::test]
     async fn the_newest_is_found_and_another_archives_is_not_taken_for_it() {
         let archive = MemoryArchive::default();
-        assert_eq!(Recorded::newest(&archive, Uuid::nil()).await.unwrap(), None);
+        assert_eq!(Recorded::standing(&archive, Uuid::nil()).await.unwrap(), None);
         for began in ["2026-11-02T00:00:00Z", "2026-11-10T00:00:00Z", "2026-11-09T00:00:00Z"] {
             recorded(began).put(&archive).await.unwrap();
         }
-        let newest = Recorded::newest(&archive, Uuid::nil()).await.unwrap();
+        archive.put_if_absent("_verify/20261108T000000Z.json", Bytes::from_static(b"no JSON")).await.unwrap();
+        let newest = Recorded::standing(&archive, Uuid::nil()).await.unwrap();
         assert_eq!(newest, Some(recorded("2026-11-10T00:00:00Z")));
-        assert_eq!(Recorded::newest(&archive, Uuid::max()).await.unwrap(), None);
+        assert_eq!(Recorded::standing(&archive, Uuid::max()).await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn two_that_began_in_the_same_second_are_both_kept() {
+        let archive = MemoryArchive::default();
+        let keys = [
+            recorded("2026-11-02T00:00:00Z").put(&archive).await.unwrap(),
+            recorded("2026-11-02T00:00:00Z").put(&archive).await.unwrap(),
+        ];
+        assert_eq!(keys, ["_verify/20261102T000000Z.json", "_verify/20261102T000001Z.json"]);
+    }
+
+    #[tokio::test]
+    async fn what_was_found_stands_until_a_proof_that_covers_as_much_finds_nothing() {
+        let fast = Covered { fast: true, ..Covered::default() };
+        let late = Covered { since: Some("2026-11-01T00:00:00Z".parse().unwrap()), ..Covered::default() };
+        let (fast_found, all_found, late_found) = (4, 3, 2);
+        let steps = [
+            (fast.clone(), fast_found, fast_found),
+            (fast.clone(), 0, 0),
+            (Covered::default(), all_found, all_found),
+            (fast.clone(), 0, all_found),
+            (late.clone(), 0, all_found),
+            (late.clone(), late_found, late_found),
+            (Covered::default(), 0, 0),
+            (fast, 0, 0),
+            (late.clone(), late_found, late_found),
+            (late, 0, 0),
+        ];
+        let archive = MemoryArchive::default();
+        for (day, (covered, findings_total, stands)) in (1..).zip(steps) {
+            let began = format!("2026-11-{day:02}T00:00:00Z");
+            Recorded { covered, findings_total, ..recorded(&began) }.put(&archive).await.unwrap();
+            let standing = Recorded::standing(&archive, Uuid::nil()).await.unwrap().unwrap();
+            assert_eq!((standing.began, standing.findings_total), (began.parse().unwrap(), stands), "day {day}");
+        }
     }
 }

@@ -103,8 +103,15 @@ pub struct Covered {
 
 impl Covered {
     /// Whether every object's content was read.
-    fn is_whole(&self) -> bool {
-        !self.fast && self.since.is_none() && self.until.is_none()
+    pub(super) fn is_whole(&self) -> bool {
+        self.covers(&Self::default())
+    }
+
+    /// Whether what another proof would find is found by this one as well.
+    pub(super) fn covers(&self, other: &Self) -> bool {
+        let since = self.since.is_none_or(|since| other.since.is_some_and(|others| since <= others));
+        let until = self.until.is_none_or(|until| other.until.is_some_and(|others| until >= others));
+        since && until && (!self.fast || other.fast)
     }
 }
 
