@@ -109,7 +109,8 @@ impl Subscribe for PubsubSubscription {
             .set_max_outstanding_bytes(bounded(flow.bytes))
             .set_max_lease(KEPT_FOR)
             .build();
-        Box::new(Stream { subscription: self.name.clone(), end: stream.shutdown_token(), messages: Some(stream) })
+        let end = stream.shutdown_token();
+        Box::new(Stream { subscription: self.name.clone(), end, next: Some(next_of(stream)) })
     }
 }
 
@@ -132,16 +133,26 @@ fn fault(name: &str, error: &Error) -> SubscriptionError {
 
 struct Stream {
     subscription: String,
+    /// What is waited for, kept through calls that are cancelled: each time it is dropped, Google's client begins to connect anew.
     /// None once it was stopped.
-    messages: Option<MessageStream>,
+    next: Option<BoxFuture<'static, Next>>,
     end: ShutdownToken,
+}
+
+/// What came, and the stream that it came from.
+type Next = (Option<Result<(model::Message, Handler), Error>>, MessageStream);
+
+fn next_of(mut messages: MessageStream) -> BoxFuture<'static, Next> {
+    async move { (messages.next().await, messages) }.boxed()
 }
 
 #[async_trait]
 impl Subscriber for Stream {
     async fn next(&mut self) -> Result<Received, SubscriptionError> {
-        let Some(messages) = &mut self.messages else { return std::future::pending().await };
-        match messages.next().await {
+        let Some(next) = &mut self.next else { return std::future::pending().await };
+        let (came, messages) = next.await;
+        self.next = Some(next_of(messages));
+        match came {
             Some(Ok((message, handler))) => Ok(received(message, handler)),
             Some(Err(error)) => Err(fault(&self.subscription, &error)),
             None => Err(SubscriptionError::Unavailable(format!("{}: the stream has ended", self.subscription))),
@@ -149,7 +160,7 @@ impl Subscriber for Stream {
     }
 
     fn stop(&mut self) {
-        self.messages = None;
+        self.next = None;
     }
 
     async fn closed(&mut self) {
