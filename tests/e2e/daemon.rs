@@ -22,6 +22,15 @@ fn follow(window: &str) -> (Workspace, Truth) {
     (workspace, Truth::default())
 }
 
+/// A daemon that has archived five lines of `a.ndjson`.
+fn five_archived() -> (Workspace, Truth, Process) {
+    let (workspace, mut truth) = follow("2s");
+    workspace.feed("a.ndjson", lines(&mut truth, 0..5));
+    let process = workspace.start(&["run"]);
+    wait_until("what stood there", || workspace.archived_rows() == 5);
+    (workspace, truth, process)
+}
+
 /// Stops it by SIGTERM; it must end well and soon.
 #[track_caller]
 fn stop(process: Process) {
@@ -33,10 +42,7 @@ fn stop(process: Process) {
 
 #[test]
 fn appended_lines_and_new_files_are_archived() {
-    let (workspace, mut truth) = follow("2s");
-    workspace.feed("a.ndjson", lines(&mut truth, 0..5));
-    let process = workspace.start(&["run"]);
-    wait_until("what stood there", || workspace.archived_rows() == 5);
+    let (workspace, mut truth, process) = five_archived();
     workspace.append("a.ndjson", lines(&mut truth, 5..8));
     wait_until("what was appended", || workspace.archived_rows() == 8);
     workspace.feed("2026/b.ndjson", lines(&mut truth, 8..10));
@@ -50,10 +56,7 @@ fn appended_lines_and_new_files_are_archived() {
 
 #[test]
 fn status_tells_an_owner_that_is_at_work_from_one_that_died() {
-    let (workspace, mut truth) = follow("2s");
-    workspace.feed("a.ndjson", lines(&mut truth, 0..5));
-    let process = workspace.start(&["run"]);
-    wait_until("what stood there", || workspace.archived_rows() == 5);
+    let (workspace, mut truth, process) = five_archived();
     let shard = || workspace.run(&["status", "--json"]).expect(0).json()["shards"][0].clone();
     wait_until("it is caught up", || shard()["state"] == "caught up");
     assert_eq!(shard()["owner_alive"], true);
@@ -120,7 +123,6 @@ fn inner(outer: u32) -> Option<u32> {
 #[test]
 fn as_the_first_process_of_a_container_it_stops_when_it_is_told_to() {
     let (workspace, mut truth) = follow("1d");
-    workspace.feed("a.ndjson", lines(&mut truth, 0..50));
     let plain = ["--pid", "--fork", "--mount-proc", "--kill-child"];
     let is_allowed =
         |options: &[&str]| Command::new("unshare").args(options).arg("true").status().is_ok_and(|s| s.success());
@@ -129,21 +131,17 @@ fn as_the_first_process_of_a_container_it_stops_when_it_is_told_to() {
         options.splice(0..0, ["--user", "--map-root-user"]);
         assert!(is_allowed(&options), "no PID namespace can be made here, so PID 1 can't be tested");
     }
-    for name in ["TERM", "INT"] {
+    for (name, fed) in [("TERM", 0..50), ("INT", 50..80)] {
+        workspace.append("a.ndjson", lines(&mut truth, fed));
         let mut command = Command::new("unshare");
         command.args(&options).arg(env!("CARGO_BIN_EXE_auditlake")).args(["run", "--config"]).arg(workspace.config());
         let process = Process::start(&mut command);
-        wait_until("it has started", || process.stderr().contains("\"started\""));
-        let lease = workspace.state().join("leases/a.ndjson.json");
-        wait_until("it holds the lease as process 1", || {
-            fs::read_to_string(&lease).is_ok_and(|row| row.contains("\"owner\": \""))
-        });
+        process.wait_until_caught_up("a.ndjson");
         signal(inner(process.id()).unwrap(), name);
         process.wait().expect(0);
+        truth.assert_holds(&workspace.archived());
         workspace.verify();
     }
-    // The second one found what the first had left, if that was stopped before it had read.
-    truth.assert_holds(&workspace.archived());
 }
 
 #[test]
