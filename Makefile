@@ -40,15 +40,20 @@ simulate: ## 10,000 seeds of the simulation (tests/simulation) on a stream, and 
 simulate-planted: ## plants bugs: the simulation must find each within 200 seeds
 	cargo run --release --features planted-bugs --example simulate -- --planted all --seeds 200
 
+# What requirements files name, in an environment of its own.
+define install_python_packages
+rm -rf $(@D)
+$(PYTHON) -m venv $(@D)
+$(@D)/bin/python -m pip install --quiet --disable-pip-version-check $(^:%=--requirement %)
+touch $@
+endef
+
 # Engines that read the archive as its users do, and servers that speak the protocols of Kinesis, Pub/Sub, DynamoDB and S3.
 .PHONY: test-tools
 test-tools: $(VENV)/installed $(NPM_PACKAGES)/installed $(PUBSUB) $(BROWSER)/installed ## installs what the tests need
 
 $(VENV)/installed: tests/requirements.txt tests/servers/requirements.txt
-	rm -rf $(VENV)
-	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(^:%=--requirement %)
-	touch $@
+	$(install_python_packages)
 
 $(NPM_PACKAGES)/installed: tests/servers/package.json tests/servers/package-lock.json
 	rm -rf $(NPM_PACKAGES)
@@ -91,10 +96,7 @@ deploy-files: ## makes anew what stands under deploy/ twice
 deploy-tools: $(DEPLOY_VENV)/installed $(VENV)/installed $(PROMETHEUS)/installed
 
 $(DEPLOY_VENV)/installed: tests/deploy/requirements.txt
-	rm -rf $(DEPLOY_VENV)
-	$(PYTHON) -m venv $(DEPLOY_VENV)
-	$(DEPLOY_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
-	touch $@
+	$(install_python_packages)
 
 # Debian's package unpacked, where there is none: installing it would start a server.
 $(PROMETHEUS)/installed:
@@ -113,10 +115,7 @@ $(PROMETHEUS)/installed:
 EMULATORS_VENV := .tools/emulators
 
 $(EMULATORS_VENV)/installed: tests/servers/requirements.txt
-	rm -rf $(EMULATORS_VENV)
-	$(PYTHON) -m venv $(EMULATORS_VENV)
-	$(EMULATORS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
-	touch $@
+	$(install_python_packages)
 
 .PHONY: emulators emulators-pubsub
 emulators: ## Kinesis on port 4568, DynamoDB and S3 on 4566, of this machine only; until interrupted
@@ -181,10 +180,7 @@ bench: build $(BENCH_VENV)/installed ## auditlake beside DuckDB, chDB, Polars an
 	$(BENCH_VENV)/bin/python benches/compare.py $(BENCH)
 
 $(BENCH_VENV)/installed: benches/requirements.txt
-	rm -rf $(BENCH_VENV)
-	$(PYTHON) -m venv $(BENCH_VENV)
-	$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
-	touch $@
+	$(install_python_packages)
 
 .PHONY: bench-stages
 bench-stages: $(STAGES_DATA) ## time a record of each stage, from bytes to objects, in one thread
