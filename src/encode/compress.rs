@@ -1,7 +1,7 @@
 //! Compressors of pages, shared by everything of one layout: who compresses takes an idle one, so that there are as many
 //! as threads that compress at the same time.
 
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use flate2::write::GzEncoder;
@@ -66,7 +66,8 @@ impl Compressor {
             Codec::SNAPPY => State::Snappy(Box::new(snap::raw::Encoder::new())),
             Codec::GZIP(level) => State::Gzip(flate2::Compression::new(level.compression_level())),
             Codec::ZSTD(level) => State::Zstd(zstd::bulk::Compressor::new(level.compression_level())?),
-            _ => State::None,
+            Codec::UNCOMPRESSED => State::None,
+            other => return Err(std::io::Error::new(ErrorKind::Unsupported, format!("{other:?} is none of ours"))),
         };
         Ok(Self { state, out: Vec::new() })
     }

@@ -124,11 +124,6 @@ impl ObjectEncoder {
         }
     }
 
-    /// How many rows it has taken.
-    pub fn rows(&self) -> u64 {
-        self.rows
-    }
-
     /// What the object would come to, in bytes, if it ended now: within 20 % once 1,024 rows or a mebibyte of them are
     /// encoded; a guess before.
     pub fn encoded_bytes(&self) -> u64 {
