@@ -63,32 +63,37 @@ impl Recorded {
     /// last before it that found some, unless one since then covered as much and found none. So a quick look never
     /// clears what reading everything has found. `None` where the newest can't be read.
     pub async fn standing(archive: &dyn ArchiveStore, archive_id: Uuid) -> Result<Option<Self>, ArchiveError> {
-        let mut keys: Vec<_> = archive.list(VERIFICATIONS_PREFIX).await?.into_iter().map(|listed| listed.key).collect();
-        keys.sort_unstable();
-        let mut newest: Option<Self> = None;
-        let mut cleared: Vec<Covered> = Vec::new();
-        for key in keys.iter().rev().take(LOOK_BACK) {
-            let bytes = archive.get(key).await?.unwrap_or_default();
-            let read = serde_json::from_slice(&bytes).ok().filter(|recorded: &Self| recorded.archive_id == archive_id);
-            let Some(read) = read else { break };
-            let is_whole = read.covered.is_whole();
-            let (finds, is_cleared) =
-                (read.findings_total > 0, cleared.iter().any(|covered| covered.covers(&read.covered)));
-            cleared.push(read.covered.clone());
-            match newest.take() {
-                None if finds => return Ok(Some(read)),
-                None => newest = Some(read),
-                Some(newer) if finds && !is_cleared => {
-                    let Self { findings_total, findings, .. } = read;
-                    return Ok(Some(Self { findings_total, findings, ..newer }));
-                }
-                Some(newer) => newest = Some(newer),
-            }
-            if is_whole {
+        let listed = archive.list(VERIFICATIONS_PREFIX).await?.into_iter();
+        let mut keys: Vec<_> = listed.map(|listed| listed.key).collect();
+        keys.sort_unstable_by(|a, b| b.cmp(a));
+        let mut keys = keys.iter().take(LOOK_BACK);
+        let Some(key) = keys.next() else { return Ok(None) };
+        let Some(newest) = Self::read(archive, archive_id, key).await? else { return Ok(None) };
+        if newest.findings_total > 0 {
+            return Ok(Some(newest));
+        }
+        let mut found_none = vec![newest.covered.clone()];
+        for key in keys {
+            if found_none.iter().any(Covered::is_whole) {
                 break;
             }
+            let Some(Self { covered, findings_total, findings, .. }) = Self::read(archive, archive_id, key).await?
+            else {
+                break;
+            };
+            if findings_total == 0 {
+                found_none.push(covered);
+            } else if !found_none.iter().any(|newer| newer.covers(&covered)) {
+                return Ok(Some(Self { findings_total, findings, ..newest }));
+            }
         }
-        Ok(newest)
+        Ok(Some(newest))
+    }
+
+    /// One of the archive; `None` where it can't be read, or is another's.
+    async fn read(archive: &dyn ArchiveStore, archive_id: Uuid, key: &str) -> Result<Option<Self>, ArchiveError> {
+        let bytes = archive.get(key).await?.unwrap_or_default();
+        Ok(serde_json::from_slice(&bytes).ok().filter(|recorded: &Self| recorded.archive_id == archive_id))
     }
 }
 
