@@ -259,8 +259,13 @@ impl Payload {
         Checkpoint::at(self.position.clone(), &self.data)
     }
 
+    /// How long the text of its `source_message` is, in bytes.
+    pub fn source_message_length(&self) -> usize {
+        self.source_message.as_ref().map_or(0, |text| text.len())
+    }
+
     /// What it holds in memory, in bytes.
     pub fn weight(&self) -> u64 {
-        (self.data.len() + self.source_message.as_ref().map_or(0, |text| text.len())) as u64
+        (self.data.len() + self.source_message_length()) as u64
     }
 }

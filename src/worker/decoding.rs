@@ -184,15 +184,15 @@ impl<'s> Chunks<'s> {
 
     /// How many payloads the next chunk has, and how many bytes; the last one may pass the measure.
     fn chunk_length(&self) -> (usize, usize) {
-        let mut bytes = 0;
-        let begins_below = |(payload, unpacked): &(&Payload, &Unpacked<'_>)| {
-            let begins_below = bytes < self.chunk_bytes;
+        let (mut length, mut bytes) = (0, 0);
+        for (payload, unpacked) in self.payloads.iter().zip(self.unpacked) {
+            if bytes >= self.chunk_bytes {
+                break;
+            }
+            length += 1;
             // What is known of a message beside its text goes into the row of each of its records.
-            let beside = payload.source_message.as_ref().map_or(0, |text| text.len());
-            bytes += if begins_below { unpacked.text.len() + beside } else { 0 };
-            begins_below
-        };
-        let length = self.payloads.iter().zip(self.unpacked).take_while(begins_below).count();
+            bytes += unpacked.text.len() + payload.source_message_length();
+        }
         (length, bytes)
     }
 }

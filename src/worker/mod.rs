@@ -5,6 +5,7 @@ pub mod board;
 mod commit;
 mod coordinator;
 mod decoding;
+mod gathering;
 mod open_batch;
 mod outcome;
 mod planner;

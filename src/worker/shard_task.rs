@@ -5,13 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::Instrument as _;
 
 use super::board::Seat;
 use super::commit::Commit;
-use super::decoding::{Chunks, Part, stretches};
 use super::open_batch::OpenBatch;
 use super::outcome::{Outcome, ShardError};
 use super::standing::Standing;
@@ -19,10 +17,8 @@ use super::{Settings, Shutdown, Totals};
 use crate::app::Ports;
 use crate::batch::{CutReason, Window};
 use crate::digest::Digest;
-use crate::encode::EncodeError;
 use crate::lease::{Gap, Lease, LeaseError, LeftOver, Pending};
 use crate::ops::blocking::long_work;
-use crate::ops::failpoint;
 use crate::ops::planted::{Bug, planted};
 use crate::ops::retry::retry;
 use crate::source::{Next, Page, Payload, Reading, ShardId, ShardReader, SourceError, Until};
@@ -322,90 +318,6 @@ impl ShardTask {
         }
     }
 
-    /// Gathers payloads, committing each batch that is full; the batch that is still open.
-    async fn gather(
-        &mut self,
-        mut open: Option<OpenBatch>,
-        payloads: &[Payload],
-    ) -> Result<Option<OpenBatch>, ShardError> {
-        let settings = self.settings.clone();
-        for stretch in stretches(payloads, &settings.layout.rules) {
-            let mut chunks =
-                Chunks::new(&stretch, &settings.layout.rules, &settings.identity, settings.limits.max_bytes);
-            while let Some(chunk) = chunks.next() {
-                let mut left = chunk.part();
-                while let Some(first) = left.payloads.first() {
-                    let mut batch = open.take().map_or_else(|| self.begin(first.arrival), Ok)?;
-                    let (fitting, cut_before) = batch.fitting(&settings.limits, left);
-                    let (part, others) = left.split_at(fitting);
-                    left = others;
-                    self.take(&mut batch, part, &mut chunks, None).await?;
-                    match cut_before.or_else(|| self.cut_after(&batch)) {
-                        Some(reason) => self.close(Some(batch), reason).await?,
-                        None => open = Some(batch),
-                    }
-                }
-                chunks.give_back(chunk);
-                // A reader that never waits would keep the other tasks of this thread from running.
-                tokio::task::yield_now().await;
-            }
-        }
-        Ok(open)
-    }
-
-    /// Gathers all payloads into a batch whose range is settled, and where objects stood, whose records are.
-    async fn gather_all(
-        &mut self,
-        batch: &mut OpenBatch,
-        payloads: &[Payload],
-        standing: Option<&Standing>,
-    ) -> Result<(), ShardError> {
-        let (settings, layout) = (self.settings.clone(), batch.layout().clone());
-        for stretch in stretches(payloads, &layout.rules) {
-            let mut chunks = Chunks::new(&stretch, &layout.rules, &settings.identity, settings.limits.max_bytes);
-            while let Some(chunk) = chunks.next() {
-                self.take(batch, chunk.part(), &mut chunks, standing).await?;
-                chunks.give_back(chunk);
-            }
-        }
-        Ok(())
-    }
-
-    /// Claims and takes what was decoded. What comes next is decoded beside it: both are half of the work.
-    async fn take(
-        &self,
-        batch: &mut OpenBatch,
-        part: Part<'_>,
-        chunks: &mut Chunks<'_>,
-        standing: Option<&Standing>,
-    ) -> Result<(), ShardError> {
-        let (claims, now) = (self.ports.claims.as_ref(), self.ports.clock.now());
-        let verdicts = match standing {
-            Some(standing) => standing.claim(claims, self.shard(), part, now).await?,
-            None => claims.claim(self.shard(), &part.claims(), now).await?,
-        };
-        failpoint::reach("claimed");
-        let shard = self.shard();
-        chunks.decode_beside(|| {
-            batch.take(shard, part, &verdicts);
-            batch.encode()
-        })?;
-        let records = part.decoded.iter().map(|decoded| decoded.elements.len() as u64).sum();
-        self.totals.records_read.fetch_add(records, Ordering::Relaxed);
-        Ok(())
-    }
-
-    /// Why the batch is over with what it has taken, if it is.
-    fn cut_after(&self, batch: &OpenBatch) -> Option<CutReason> {
-        let over_budget = || self.totals.over_budget(batch.load().memory_bytes, self.settings.memory);
-        self.settings.limits.cut_after(batch.load()).or_else(|| over_budget().then_some(CutReason::Memory))
-    }
-
-    fn begin(&self, arrival: Timestamp) -> Result<OpenBatch, EncodeError> {
-        let after = self.lease.row().checkpoint.clone();
-        OpenBatch::new(after, arrival, &self.settings, self.totals.clone())
-    }
-
     /// A gap begins a batch of its own, so that the manifest says what is missing in front of it. Where nothing stands
     /// behind the gap, it is committed at once, as a batch of nothing else: told now, and not in front of a payload that
     /// comes long after it.
@@ -430,7 +342,7 @@ impl ShardTask {
     }
 
     /// Commits the open batch, if there is one.
-    async fn close(&mut self, open: Option<OpenBatch>, reason: CutReason) -> Result<(), ShardError> {
+    pub(super) async fn close(&mut self, open: Option<OpenBatch>, reason: CutReason) -> Result<(), ShardError> {
         let Some(batch) = open else { return Ok(()) };
         self.commit(batch, false, reason).await
     }
@@ -498,7 +410,7 @@ impl ShardTask {
         self.totals.bytes_read.fetch_add(page.bytes, Ordering::Relaxed);
     }
 
-    fn shard(&self) -> &ShardId {
+    pub(super) fn shard(&self) -> &ShardId {
         &self.lease.row().shard
     }
 }
