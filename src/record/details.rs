@@ -127,15 +127,19 @@ pub(super) fn push_key(out: &mut String, place: usize, key: &str) {
 #[inline]
 pub(super) fn namespace(details: &str, repeats: bool) -> Option<Cow<'_, str>> {
     // Where no key comes twice none is spelled with escapes either.
-    if !repeats && !mentions_namespace(details) {
-        return None;
-    }
-    let mut found = None;
-    scan::each_member_of(details, |member| {
-        if member.name() == "namespace" {
-            found = Some(member.value);
-        }
-    });
+    let found = if repeats {
+        let mut last = None;
+        scan::each_member_of(details, |member| {
+            if member.name() == "namespace" {
+                last = Some(member.value);
+            }
+        });
+        last
+    } else if mentions_namespace(details) {
+        scan::first_member(details, "namespace")
+    } else {
+        None
+    };
     scan::string_of(found?).filter(|namespace| !namespace.is_empty())
 }
 

@@ -186,13 +186,15 @@ mod tests {
         // If this test fails, the code is wrong, not the test.
         let core = key().core(&fields());
         assert_eq!((core.base, core.details), (BASE, DETAILS));
+        let unordered = r#"{"e":false,"b":{"d":true,"c":null},"ab":"","a":[1,2.50,-3e-2,"é",0.00,1200]}"#;
+        assert_eq!(details(unordered), 0x2a72_810c_cacd_8b04);
         assert_eq!(hex::encode(key().0), KEY);
         assert_eq!(hex::encode(content_key(r#"{ "b": 1.0, "a": "\u00e9" }"#)), CONTENT);
     }
 
     const KEY: &str = "d9d8624bd9ed220d5495eeb240944f2f";
     const BASE: u64 = 0xe95e_6532_bec3_3ef4;
-    const DETAILS: u64 = 0xf404_ce9a_8a70_6887;
+    const DETAILS: u64 = 0x2224_d042_ebc2_dec1;
     const CONTENT: &str = "aa58fba8483623bed37c1b02edfccbdd9a53123837c20bfa4cb4049993a2872e";
 
     #[test]
@@ -204,6 +206,10 @@ mod tests {
             ("[1200]", "[0.12e+4]"),
             (r#"{"a":"é/"}"#, r#"{"\u0061":"\u00e9\/"}"#),
             (r#"{"a":1,"a":2}"#, r#"{"a":2}"#),
+            (
+                r#"{"b":1,"c":[{}],"a":{"d":1,"c":2,"d":[]},"b":3,"ab":0}"#,
+                r#"{"a":{"c":2,"d":[]},"ab":0,"b":3,"c":[{}]}"#,
+            ),
             ("[12345678901234567890123]", "[1.2345678901234567890123e22]"),
         ] {
             assert_eq!(details(left), details(right), "{left} {right}");

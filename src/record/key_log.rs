@@ -28,12 +28,17 @@ pub(super) struct Keys {
     count: usize,
     /// Where each level's keys begin.
     starts: [u8; MAX_DEPTH as usize],
+    /// A bit for each hash of the innermost level: one whose bit is new has not come.
+    seen: u64,
+    /// Those of the levels around it.
+    seen_outside: [u64; MAX_DEPTH as usize],
     pub(super) repeated: bool,
 }
 
 impl Default for Keys {
     fn default() -> Self {
-        Self { hashes: [0; Self::MOST], count: 0, starts: [0; MAX_DEPTH as usize], repeated: false }
+        let (starts, seen_outside) = ([0; MAX_DEPTH as usize], [0; MAX_DEPTH as usize]);
+        Self { hashes: [0; Self::MOST], count: 0, starts, seen: 0, seen_outside, repeated: false }
     }
 }
 
@@ -41,23 +46,26 @@ impl KeyLog for Keys {
     #[inline]
     fn open(&mut self, depth: u32) {
         self.starts[depth as usize] = self.count as u8;
+        self.seen_outside[depth as usize] = std::mem::take(&mut self.seen);
     }
 
     #[inline]
     fn close(&mut self, depth: u32) {
         self.count = self.starts[depth as usize].into();
+        self.seen = self.seen_outside[depth as usize];
     }
 
     #[inline]
     fn add(&mut self, depth: u32, key: &[u8], escaped: bool) {
-        let start = usize::from(self.starts[depth as usize - 1]);
         let hash = key_hash(key);
-        // An escape can spell a key in another way: the exact search knows.
-        let mut repeated = escaped;
-        for known in &self.hashes[start..self.count] {
-            repeated |= *known == hash;
+        let bit = 1 << (hash % u64::BITS);
+        if self.seen & bit != 0 {
+            let start = usize::from(self.starts[depth as usize - 1]);
+            self.repeated |= self.hashes[start..self.count].contains(&hash);
         }
-        self.repeated |= repeated;
+        self.seen |= bit;
+        // An escape can spell a key in another way: the exact search knows.
+        self.repeated |= escaped;
         match self.hashes.get_mut(self.count) {
             Some(slot) => {
                 *slot = hash;

@@ -5,6 +5,9 @@
 //! raw control characters, no lone surrogates in `\u` escapes, at most 127 levels.
 
 use std::borrow::Cow;
+use std::ops::ControlFlow;
+
+use wide::u8x16;
 
 use super::key_log::{KeyLog, Keys};
 
@@ -92,6 +95,20 @@ fn each_member<'a, K: KeyLog>(
     nest: &mut Nest<K>,
     mut take: impl FnMut(Member<'a>),
 ) -> Result<usize, Stop> {
+    each_member_until(text, start, nest, |member| {
+        take(member);
+        ControlFlow::Continue(())
+    })
+}
+
+/// As [`each_member`], until `take` has enough; then the end of the member that it took last.
+#[inline]
+fn each_member_until<'a, K: KeyLog>(
+    text: &'a str,
+    start: usize,
+    nest: &mut Nest<K>,
+    mut take: impl FnMut(Member<'a>) -> ControlFlow<()>,
+) -> Result<usize, Stop> {
     let bytes = text.as_bytes();
     if bytes.get(start) != Some(&b'{') {
         return Err(Stop::Invalid);
@@ -104,7 +121,10 @@ fn each_member<'a, K: KeyLog>(
     loop {
         let (key_end, value_start) = nest.key(bytes, at)?;
         let value_end = value_in(bytes, value_start, nest)?;
-        take(Member { key: &text[at + 1..key_end - 1], value: &text[value_start..value_end] });
+        let member = Member { key: &text[at + 1..key_end - 1], value: &text[value_start..value_end] };
+        if take(member).is_break() {
+            return Ok(value_end);
+        }
         match next(bytes, value_end)? {
             (comma, b',') => at = next(bytes, comma + 1)?.0,
             (end, b'}') => return Ok(end + 1),
@@ -248,26 +268,19 @@ pub(super) fn string(text: &[u8], at: usize) -> Result<(usize, bool), Stop> {
     }
 }
 
-/// How many bytes stand before the first quote, backslash or control character: eight at a time, since most strings
+/// How many bytes stand before the first quote, backslash or control character: sixteen at a time, since most strings
 /// of a record are shorter than a call of `memchr` is worth.
 #[inline]
 fn plain(text: &[u8]) -> usize {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const HIGH: u64 = 0x8080_8080_8080_8080;
+    let (quote, backslash, last_control) = (u8x16::splat(b'"'), u8x16::splat(b'\\'), u8x16::splat(0x1f));
     let mut at = 0;
-    while let Some(chunk) = text[at..].first_chunk::<8>() {
-        let word = u64::from_le_bytes(*chunk);
-        let quote = word ^ (ONES * 0x22);
-        let backslash = word ^ (ONES * 0x5c);
-        // The lowest bit set is exact; only bits above it may be borrowed.
-        let found = ((quote.wrapping_sub(ONES) & !quote)
-            | (backslash.wrapping_sub(ONES) & !backslash)
-            | (word.wrapping_sub(ONES * 0x20) & !word))
-            & HIGH;
-        if found != 0 {
-            return at + (found.trailing_zeros() / 8) as usize;
+    while let Some(chunk) = text[at..].first_chunk::<16>() {
+        let bytes = u8x16::new(*chunk);
+        let ends = bytes.simd_eq(quote) | bytes.simd_eq(backslash) | bytes.simd_eq(bytes.min(last_control));
+        match ends.to_bitmask() {
+            0 => at += 16,
+            ends => return at + ends.trailing_zeros() as usize,
         }
-        at += 8;
     }
     at + text[at..].iter().take_while(|byte| !matches!(byte, b'"' | b'\\' | 0..0x20)).count()
 }
@@ -308,7 +321,7 @@ fn hex4(text: &[u8], at: usize) -> Result<u32, Stop> {
 
 /// The end of the literal or number at `at`.
 #[inline]
-fn scalar(text: &[u8], at: usize) -> Result<usize, Stop> {
+pub(super) fn scalar(text: &[u8], at: usize) -> Result<usize, Stop> {
     match text[at] {
         b't' => literal(text, at, b"true"),
         b'f' => literal(text, at, b"false"),
@@ -362,8 +375,7 @@ fn digits(text: &[u8], at: usize) -> Result<usize, Stop> {
 /// The characters that a string's inside spells; borrowed where there are no escapes.
 #[inline]
 pub(super) fn unescape(inside: &str) -> Cow<'_, str> {
-    // Nearly all are too short for a call of `memchr` to pay.
-    if plain(inside.as_bytes()) == inside.len() {
+    if !inside.as_bytes().contains(&b'\\') {
         return Cow::Borrowed(inside);
     }
     // The scanner has checked every escape; what is no string after all stays as it is.
@@ -409,6 +421,22 @@ pub(super) fn members_of(object_text: &str) -> Option<Vec<Member<'_>>> {
 #[inline]
 pub(super) fn each_member_of<'a>(object_text: &'a str, take: impl FnMut(Member<'a>)) -> bool {
     each_member(object_text, 0, &mut Nest::<()>::default(), take) == Ok(object_text.len())
+}
+
+/// The value of a valid JSON object's first member of this key, as it is spelled. What comes behind it is not looked at.
+#[inline]
+pub(super) fn first_member<'a>(object_text: &'a str, key: &str) -> Option<&'a str> {
+    let mut found = None;
+    let stop_there = |member: Member<'a>| {
+        if member.key != key {
+            return ControlFlow::Continue(());
+        }
+        found = Some(member.value);
+        ControlFlow::Break(())
+    };
+    // Both ends of the search are as good: at the member, or behind all of them.
+    let _ = each_member_until(object_text, 0, &mut Nest::<()>::default(), stop_there);
+    found
 }
 
 /// Whether `text` is exactly one JSON value with no space around it.

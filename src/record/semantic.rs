@@ -1,35 +1,33 @@
 //! Hashes of what a JSON value says, blind to how it is written: key order, white space, escapes, spelling of numbers.
 //!
-//! With `H` for SipHash-1-3 under the given key, `le` for eight bytes little-endian and `+` for concatenation:
+//! The hash is SipHash-1-3 under the given key, of the value's one spelling (`+` is concatenation):
 //!
-//! | value | hash |
+//! | value | spelling |
 //! |---|---|
-//! | `null`, `true`, `false` | `H("n")`, `H("t")`, `H("f")` |
-//! | number | `H("d" + sign + digits + "e" + exponent)`: the number is `0.digits × 10^exponent`, without leading or trailing zeros among the digits; `-` is the only sign; zero is `H("d0")` |
-//! | string | `H("s" + its characters in UTF-8)` |
-//! | array | `H("a" + le(hash of each element), in order)` |
-//! | object | `H("o" + le(sum of the members, modulo 2^64) + le(their count))`, a member being `H("m" + le(length of its key in bytes) + key + le(hash of its value))`; of members with one key the last counts |
-//! | no JSON | `H("x" + the bytes)` |
+//! | `null`, `true`, `false` | `n`, `t`, `f` |
+//! | number | `d` + sign + digits + `e` + exponent, eight bytes, little-endian: the number is `0.digits × 10^exponent`, without leading or trailing zeros among the digits; `-` is the only sign; zero is `d0` |
+//! | string | `"` + its characters in UTF-8 + the byte 255, which no character has |
+//! | array | `[` + the elements, in order, + `]` |
+//! | object | `{` + the members, each its key as a string + its value, in the order of the keys' spellings, byte by byte, + `}`; of members with one key the last counts |
+//! | no JSON | `x` + the bytes |
 
-use std::borrow::Cow;
-use std::collections::HashMap;
-use std::hash::Hasher as _;
-use std::io::Write as _;
+use std::ops::Range;
 
 use siphasher::sip::SipHasher13;
 
-use super::key_log::key_hash;
 use super::scan::{self, Stop};
 
 /// The hash of the JSON value `json` under a key.
 pub(super) fn hash(json: &str, key: &[u8; 16]) -> u64 {
     let json = json.trim_matches([' ', '\n', '\r', '\t']);
-    let sip = SipHasher13::new_with_key(key);
-    let mut reader = Reader { text: json, at: 0, depth: 0, sip, members: Vec::new(), spelled: Vec::with_capacity(128) };
-    match reader.value() {
-        Ok(hash) if reader.at == json.len() => hash,
-        _ => reader.tagged(b'x', json.as_bytes()),
+    let mut speller =
+        Speller { text: json, at: 0, depth: 0, spelled: Vec::with_capacity(json.len() + 16), members: Vec::new() };
+    if speller.value().is_err() || speller.at < json.len() {
+        speller.spelled.clear();
+        speller.spelled.push(b'x');
+        speller.spelled.extend_from_slice(json.as_bytes());
     }
+    SipHasher13::new_with_key(key).hash(&speller.spelled)
 }
 
 /// JSON that equals what says the same.
@@ -42,29 +40,29 @@ impl PartialEq for SameJson<'_> {
     }
 }
 
-/// Reads a value from front to back, once.
-struct Reader<'a> {
+/// Spells a value, from front to back, once.
+struct Speller<'a> {
     text: &'a str,
     at: usize,
     /// How many containers are open.
     depth: u32,
-    sip: SipHasher13,
-    /// The members of the objects that are open.
-    members: Vec<Hashed<'a>>,
-    /// What is to be hashed; kept for its capacity. Hashed in one piece, since the hasher is slow at beginning and ending.
     spelled: Vec<u8>,
+    /// The members of the objects that are open.
+    members: Vec<Member>,
 }
 
-/// A member of an object.
-struct Hashed<'a> {
-    name: Cow<'a, str>,
-    /// Of the name, cheap.
-    name_hash: u32,
-    hash: u64,
+/// Where in the spelling a member stands.
+#[derive(Clone)]
+struct Member {
+    /// The first bytes of the key, which tell most of them apart.
+    key_begin: [u8; 8],
+    key: Range<usize>,
+    /// Behind its value.
+    end: usize,
 }
 
-impl Reader<'_> {
-    fn value(&mut self) -> Result<u64, Stop> {
+impl Speller<'_> {
+    fn value(&mut self) -> Result<(), Stop> {
         let bytes = self.text.as_bytes();
         let start = self.at;
         match bytes.get(start) {
@@ -72,31 +70,33 @@ impl Reader<'_> {
             Some(b'[') => self.inside(Self::array),
             Some(b'"') => {
                 let (end, escaped) = scan::string(bytes, start)?;
+                self.string(start, end, escaped);
                 self.at = end;
-                let characters = characters(&self.text[start + 1..end - 1], escaped);
-                Ok(self.tagged(b's', characters.as_bytes()))
+                Ok(())
             }
             Some(_) => {
-                self.at = scan::value(bytes, start)?;
-                Ok(match bytes[start] {
-                    letter @ (b'n' | b't' | b'f') => self.tagged(letter, b""),
+                self.at = scan::scalar(bytes, start)?;
+                match bytes[start] {
+                    letter @ (b'n' | b't' | b'f') => self.spelled.push(letter),
                     _ => self.number(start),
-                })
+                }
+                Ok(())
             }
             None => Err(Stop::Incomplete),
         }
     }
 
-    /// Reads a container, if it is not too deep to be JSON.
-    fn inside(&mut self, read: impl FnOnce(&mut Self) -> Result<u64, Stop>) -> Result<u64, Stop> {
+    /// Spells a container, if it is not too deep to be JSON.
+    fn inside(&mut self, spell: impl FnOnce(&mut Self) -> Result<(), Stop>) -> Result<(), Stop> {
         if self.depth == scan::MAX_DEPTH {
             return Err(Stop::Invalid);
         }
+        self.spelled.push(self.text.as_bytes()[self.at]);
         self.depth += 1;
         self.at += 1;
-        let hash = read(self)?;
+        spell(self)?;
         self.depth -= 1;
-        Ok(hash)
+        Ok(())
     }
 
     /// Passes what stands before an element, a comma behind the one before it; whether there is one, or the end.
@@ -118,7 +118,7 @@ impl Reader<'_> {
         }
     }
 
-    fn object(&mut self) -> Result<u64, Stop> {
+    fn object(&mut self) -> Result<(), Stop> {
         let first = self.members.len();
         let mut is_first = true;
         while self.goes_on(is_first, b'}')? {
@@ -127,88 +127,88 @@ impl Reader<'_> {
                 return Err(Stop::Incomplete);
             }
             let key = scan::key(self.text.as_bytes(), self.at)?;
-            let name = characters(&self.text[self.at + 1..key.end - 1], key.escaped);
+            let begin = self.spelled.len();
+            self.string(self.at, key.end, key.escaped);
+            let spelled = begin..self.spelled.len();
+            let mut key_begin = [0; 8];
+            let known = spelled.len().min(key_begin.len());
+            key_begin[..known].copy_from_slice(&self.spelled[begin..begin + known]);
             self.at = key.value;
-            let value = self.value()?.to_le_bytes();
-            let length = (name.len() as u64).to_le_bytes();
-            let hash = self.hash_of([b"m", &length, name.as_bytes(), &value]);
-            self.members.push(Hashed { name_hash: key_hash(name.as_bytes()), name, hash });
+            self.value()?;
+            self.members.push(Member { key_begin, key: spelled, end: self.spelled.len() });
         }
-        let (sum, count) = sum_of(&self.members[first..]);
+        self.arrange(first);
         self.members.truncate(first);
-        Ok(self.hash_of([b"o", &sum.to_le_bytes(), &count.to_le_bytes()]))
+        self.spelled.push(b'}');
+        Ok(())
     }
 
-    fn array(&mut self) -> Result<u64, Stop> {
-        let mut hasher = self.sip;
-        hasher.write(b"a");
+    /// Puts the members from this one on, which end the spelling, into the order of their keys; of one key the last.
+    fn arrange(&mut self, first: usize) {
+        let (members, spelled) = (&mut self.members[first..], &mut self.spelled);
+        let key = |member: &Member| &spelled[member.key.clone()];
+        let order = |one: &Member, next: &Member| {
+            let begin = |member: &Member| u64::from_be_bytes(member.key_begin);
+            begin(one).cmp(&begin(next)).then_with(|| key(one).cmp(key(next)))
+        };
+        if members.is_sorted_by(|one, next| order(one, next).is_lt()) {
+            return;
+        }
+        let begin = members[0].key.start;
+        members.sort_by(order);
+        let mut arranged = Vec::with_capacity(spelled.len() - begin);
+        for (place, member) in members.iter().enumerate() {
+            let comes_again = members.get(place + 1).is_some_and(|next| order(member, next).is_eq());
+            if !comes_again {
+                arranged.extend_from_slice(&spelled[member.key.start..member.end]);
+            }
+        }
+        spelled.truncate(begin);
+        spelled.append(&mut arranged);
+    }
+
+    fn array(&mut self) -> Result<(), Stop> {
         let mut is_first = true;
         while self.goes_on(is_first, b']')? {
             is_first = false;
-            hasher.write(&self.value()?.to_le_bytes());
+            self.value()?;
         }
-        Ok(hasher.finish())
+        self.spelled.push(b']');
+        Ok(())
     }
 
-    fn number(&mut self, start: usize) -> u64 {
+    /// Spells the string between these quotes.
+    fn string(&mut self, start: usize, end: usize, escaped: bool) {
+        if escaped {
+            self.spelled.push(b'"');
+            self.spelled.extend_from_slice(scan::unescape(&self.text[start + 1..end - 1]).as_bytes());
+        } else {
+            self.spelled.extend_from_slice(&self.text.as_bytes()[start..end - 1]);
+        }
+        self.spelled.push(0xff);
+    }
+
+    fn number(&mut self, start: usize) {
         let json = &self.text[start..self.at];
         let (sign, unsigned) = json.strip_prefix('-').map_or(("", json), |rest| ("-", rest));
         let (mantissa, exponent) = unsigned.split_once(['e', 'E']).unwrap_or((unsigned, "0"));
         let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-        let digits: Cow<'_, str> = if fraction.is_empty() { whole.into() } else { [whole, fraction].concat().into() };
-        let significant = digits.trim_start_matches('0');
-        let leading = (digits.len() - significant.len()) as u64;
-        let significant = significant.trim_end_matches('0');
-        if significant.is_empty() {
-            return self.tagged(b'd', b"0");
+        let digits = || whole.bytes().chain(fraction.bytes());
+        let leading = digits().take_while(|digit| *digit == b'0').count();
+        if leading == whole.len() + fraction.len() {
+            self.spelled.extend_from_slice(b"d0");
+            return;
         }
+        self.spelled.push(b'd');
+        self.spelled.extend_from_slice(sign.as_bytes());
+        self.spelled.extend(digits().skip(leading));
+        while self.spelled.pop_if(|digit| *digit == b'0').is_some() {}
         let exponent =
-            saturating(exponent).saturating_add_unsigned(whole.len() as u64).saturating_sub_unsigned(leading);
-        let mut spelled = std::mem::take(&mut self.spelled);
-        spelled.clear();
-        let written = write!(spelled, "d{sign}{significant}e{exponent}");
-        debug_assert!(written.is_ok(), "a vector takes all that is written");
-        self.spelled = spelled;
-        self.sip.hash(&self.spelled)
-    }
-
-    fn tagged(&mut self, tag: u8, bytes: &[u8]) -> u64 {
-        self.hash_of([&[tag], bytes])
-    }
-
-    fn hash_of<const N: usize>(&mut self, parts: [&[u8]; N]) -> u64 {
-        self.spelled.clear();
-        for part in parts {
-            self.spelled.extend_from_slice(part);
-        }
-        self.sip.hash(&self.spelled)
+            saturating(exponent).saturating_add_unsigned(whole.len() as u64).saturating_sub_unsigned(leading as u64);
+        self.spelled.push(b'e');
+        self.spelled.extend_from_slice(&exponent.to_le_bytes());
     }
 }
-
-/// The characters that a string's inside spells.
-fn characters(inside: &str, escaped: bool) -> Cow<'_, str> {
-    if escaped { scan::unescape(inside) } else { Cow::Borrowed(inside) }
-}
-
-/// The sum of an object's members and their count; of members with one name the last counts.
-fn sum_of(members: &[Hashed<'_>]) -> (u64, u64) {
-    if members.len() > FEW {
-        let last: HashMap<&str, u64> = members.iter().map(|member| (&*member.name, member.hash)).collect();
-        return (last.values().fold(0, |sum: u64, hash| sum.wrapping_add(*hash)), last.len() as u64);
-    }
-    let counts = |place: usize, member: &Hashed<'_>| {
-        let same = |other: &Hashed<'_>| other.name_hash == member.name_hash && other.name == member.name;
-        !members[place + 1..].iter().any(same)
-    };
-    members
-        .iter()
-        .enumerate()
-        .filter(|(place, member)| counts(*place, member))
-        .fold((0, 0), |(sum, count), (_, member)| (sum.wrapping_add(member.hash), count + 1))
-}
-
-/// Up to so many members each is compared with each.
-const FEW: usize = 32;
 
 /// An exponent; those beyond 64 bits are as good as infinite.
 fn saturating(exponent: &str) -> i64 {

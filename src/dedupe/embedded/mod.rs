@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use rayon::prelude::*;
 
 use self::entry::{Entry, Hashes, IdentityHash};
 use self::index::{Index, Location};
@@ -29,6 +30,9 @@ use self::log::Log;
 use super::verdict::{Holder, Judgement, judge};
 use super::{Claim, ClaimError, Claims, Core, Verdict};
 use crate::source::ShardId;
+
+/// How many claims a thread hashes at least.
+const SHARE: usize = 128;
 
 /// How claims are kept.
 #[derive(Clone, Copy, Debug)]
@@ -144,13 +148,18 @@ impl Options {
 #[async_trait]
 impl Claims for EmbeddedClaims {
     async fn claim(&self, shard: &ShardId, claims: &[Claim<'_>], now: Timestamp) -> Result<Vec<Verdict>, ClaimError> {
-        let mut positions = self.hashes.positions(shard);
-        let hash = |claim: &Claim<'_>| {
-            let (identity, version) = self.hashes.identity(&claim.identity);
-            Hashed { identity, version, position: positions.hash(claim.position), core: claim.core }
-        };
         // Before the lock, so that shards wait for each other only while they really meet.
-        let hashed: Vec<Hashed> = claims.iter().map(hash).collect();
+        let hashed: Vec<Hashed> = claims
+            .par_iter()
+            .with_min_len(SHARE)
+            .map_init(
+                || self.hashes.positions(shard),
+                |positions, claim| {
+                    let (identity, version) = self.hashes.identity(&claim.identity);
+                    Hashed { identity, version, position: positions.hash(claim.position), core: claim.core }
+                },
+            )
+            .collect();
         let mut state = self.state()?;
         hashed.iter().map(|claim| state.claim(claim, &self.options, now)).collect()
     }
