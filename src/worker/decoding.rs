@@ -6,8 +6,9 @@ use crate::dedupe::{Claim, Core, Identity};
 use crate::record::{Decoded, IdentityKey, Record, Rules, Unpacked, decode, identity_of, unpack};
 use crate::source::Payload;
 
-/// Fewer bytes than these are decoded before other threads are awake.
-const WORTH_SHARING: usize = 64 << 10;
+/// Fewer bytes than these are decoded before it pays to have woken other threads, who look for more work for a while: most
+/// of what comes live is less.
+const WORTH_SHARING: usize = 256 << 10;
 /// So many bytes of text are unpacked at once.
 const STRETCH_BYTES: usize = 4 << 20;
 /// So many of them are decoded at once, at most: what they become stays in a core's cache until it is taken.

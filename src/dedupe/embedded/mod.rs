@@ -24,15 +24,15 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use rayon::prelude::*;
 
-use self::entry::{Entry, Hashes, IdentityHash};
+use self::entry::{Entry, Hashes, IdentityHash, PositionHasher};
 use self::index::{Index, Location};
 use self::log::Log;
 use super::verdict::{Holder, Judgement, judge};
 use super::{Claim, ClaimError, Claims, Core, Verdict};
 use crate::source::ShardId;
 
-/// How many claims a thread hashes at least.
-const SHARE: usize = 128;
+/// Fewer claims than these are hashed before other threads are awake.
+const WORTH_SHARING: usize = 512;
 
 /// How claims are kept.
 #[derive(Clone, Copy, Debug)]
@@ -148,18 +148,18 @@ impl Options {
 #[async_trait]
 impl Claims for EmbeddedClaims {
     async fn claim(&self, shard: &ShardId, claims: &[Claim<'_>], now: Timestamp) -> Result<Vec<Verdict>, ClaimError> {
+        let hash = |positions: &mut PositionHasher<'_>, claim: &Claim<'_>| {
+            let (identity, version) = self.hashes.identity(&claim.identity);
+            Hashed { identity, version, position: positions.hash(claim.position), core: claim.core }
+        };
+        let positions = || self.hashes.positions(shard);
         // Before the lock, so that shards wait for each other only while they really meet.
-        let hashed: Vec<Hashed> = claims
-            .par_iter()
-            .with_min_len(SHARE)
-            .map_init(
-                || self.hashes.positions(shard),
-                |positions, claim| {
-                    let (identity, version) = self.hashes.identity(&claim.identity);
-                    Hashed { identity, version, position: positions.hash(claim.position), core: claim.core }
-                },
-            )
-            .collect();
+        let hashed: Vec<Hashed> = if claims.len() < WORTH_SHARING {
+            let mut positions = positions();
+            claims.iter().map(|claim| hash(&mut positions, claim)).collect()
+        } else {
+            claims.par_iter().with_min_len(WORTH_SHARING / 2).map_init(positions, hash).collect()
+        };
         let mut state = self.state()?;
         hashed.iter().map(|claim| state.claim(claim, &self.options, now)).collect()
     }
