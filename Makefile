@@ -86,6 +86,9 @@ deploy-files: ## makes anew what stands under deploy/ twice
 		'apiVersion: monitoring.coreos.com/v1' 'kind: PrometheusRule' 'metadata:' '  name: auditlake' 'spec:'; \
 	sed -n '/^groups:/,$$ s/^\(.\)/  \1/p' deploy/prometheus/alerts.yaml; \
 	} >deploy/kubernetes/components/monitoring/prometheus-rule.yaml
+	sed -e 's/"family": "auditlake"/"family": "auditlake-verify"/' -e 's/auditlake-TaskRole/auditlake-VerifierTaskRole/' \
+		-e 's/"command": \["run"\]/"command": ["verify", "--record"]/' -e 's/"awslogs-stream-prefix": "worker"/"awslogs-stream-prefix": "verify"/' \
+		-e '/"portMappings"/d' deploy/ecs/task-definition.json >deploy/ecs/verify-task-definition.json
 
 .PHONY: deploy-tools
 deploy-tools: $(DEPLOY_VENV)/installed $(VENV)/installed $(PROMETHEUS)/installed

@@ -11,7 +11,7 @@ from support import BESIDE, DEPLOY, ROOT, auditlake, listed, load_json, run
 from witness import Witness
 
 STACK = DEPLOY / "cloudformation" / "auditlake.yaml"
-TEMPLATES = [STACK, DEPLOY / "ecs" / "scheduled-catch-up.yaml"]
+TEMPLATES = [STACK, *sorted((DEPLOY / "ecs").glob("*.yaml"))]
 
 # A worker's, which leaves the making of tables to the stack.
 CONFIG = DEPLOY / "kubernetes" / "overlays" / "example" / "auditlake.toml"
@@ -75,6 +75,13 @@ class Templates(unittest.TestCase):
             self.assertEqual(statement["Condition"]["StringEquals"], {
                 "oidc.example/id/A:aud": "sts.amazonaws.com",
                 "oidc.example/id/A:sub": f"system:serviceaccount:auditlake:{account}"})
+
+    def test_roles_of_the_verifier_may_prove_and_record_and_nothing_else(self):
+        resources = template(STACK)["Resources"]
+        for role in ("VerifierTaskRole", "VerifierServiceAccountRole"):
+            self.assertEqual(resources[role]["Properties"]["ManagedPolicyArns"],
+                             [{"Ref": "VerifierPolicy"}, {"Ref": "RecordVerifyPolicy"}], role)
+            self.assertNotIn("Policies", resources[role]["Properties"], role)
 
     def test_nothing_that_keeps_audit_logs_goes_with_the_stack(self):
         resources = template(STACK)["Resources"]
