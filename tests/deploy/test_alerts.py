@@ -114,7 +114,7 @@ class Alerts(unittest.TestCase):
                         auditlake(subcommand[1], "--help")
                     for said in re.findall(r"grep (?:-E )?'([^']+)'", command):
                         for words in said.split("|"):
-                            self.assertIn(words, source)
+                            self.assertTrue(words in source, f"nothing says {words!r}")
                     for metric in metrics_in(command):
                         metric_of(metric)
 
