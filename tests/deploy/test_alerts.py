@@ -5,7 +5,7 @@ import unittest
 
 import yaml
 
-from support import DEPLOY, DOCS, promtool
+from support import DEPLOY, DOCS, ROOT, auditlake, promtool
 
 RULES = DEPLOY / "prometheus" / "alerts.yaml"
 TRIED = DEPLOY / "prometheus" / "alerts.test.yaml"
@@ -98,8 +98,25 @@ class Alerts(unittest.TestCase):
             self.assertIn(rule["labels"]["severity"], ("critical", "warning"))
             self.assertEqual(rule["annotations"]["runbook_url"], f"{base}/docs/alerts.md#{rule['alert'].lower()}")
             section = text.split(f"## {rule['alert']}\n")[1].split("\n## ")[0]
-            for part in ("**Means**", "**Do**"):
-                self.assertIn(part, section, rule["alert"])
+            parts = [section.find(f"**{part}** ") for part in ("Means", "First", "Do")]
+            self.assertEqual([-1, *parts], sorted({-1, *parts}), f"{rule['alert']}: what it means, what comes first, what to do")
+
+    def test_what_comes_first_can_be_typed(self):
+        source = "".join(path.read_text() for path in (ROOT / "src").rglob("*.rs"))
+        parts = re.findall(r"^## (Auditlake\w+)$.*?^\*\*First\*\* (.*?)^\*\*Do\*\*", EXPLAINED.read_text(), re.MULTILINE | re.DOTALL)
+        self.assertEqual(len(parts), len(rules()))
+        for name, first in parts:
+            with self.subTest(name):
+                typed = re.findall(r"```sh\n(.*?)```|`([^`]+)`|(\[the query\])", first, re.DOTALL)
+                self.assertTrue(typed, first)
+                for command in map("".join, typed):
+                    if subcommand := re.match(r"auditlake (\S+)", command):
+                        auditlake(subcommand[1], "--help")
+                    for said in re.findall(r"grep (?:-E )?'([^']+)'", command):
+                        for words in said.split("|"):
+                            self.assertTrue(words in source, f"nothing says {words!r}")
+                    for metric in metrics_in(command):
+                        metric_of(metric)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from support import BESIDE, DEPLOY, ROOT, auditlake, listed, load_json, run
 from witness import Witness
 
 STACK = DEPLOY / "cloudformation" / "auditlake.yaml"
-TEMPLATES = [STACK, DEPLOY / "ecs" / "scheduled-catch-up.yaml"]
+TEMPLATES = [STACK, *sorted((DEPLOY / "ecs").glob("*.yaml"))]
 
 # A worker's, which leaves the making of tables to the stack.
 CONFIG = DEPLOY / "kubernetes" / "overlays" / "example" / "auditlake.toml"
@@ -19,7 +19,7 @@ PUBSUB_CONFIG = DEPLOY / "kubernetes" / "overlays" / "example-gke" / "auditlake.
 
 # A policy of the stack, and the file under deploy/iam that it has to be.
 POLICIES = {"WorkerPolicy": "policy", "FanOutPolicy": "fan-out", "SpoolPolicy": "spool", "VerifierPolicy": "verify",
-            "RecordVerifyPolicy": "record-verify"}
+            "RecordVerifyPolicy": "record-verify", "AnalystPolicy": "analyst", "RebuildStatePolicy": "rebuild-state"}
 
 
 class Loader(yaml.SafeLoader):
@@ -76,6 +76,29 @@ class Templates(unittest.TestCase):
                 "oidc.example/id/A:aud": "sts.amazonaws.com",
                 "oidc.example/id/A:sub": f"system:serviceaccount:auditlake:{account}"})
 
+    def test_who_takes_a_role_of_pod_identity_on_is_the_service_account_that_is_bound_to_it(self):
+        resources = template(STACK)["Resources"]
+        for role, binding in {"PodRole": "PodIdentity", "VerifierPodRole": "VerifierPodIdentity"}.items():
+            bound = resources[binding]["Properties"]
+            self.assertEqual(bound["RoleArn"], {"GetAtt": f"{role}.Arn"})
+            [statement] = resources[role]["Properties"]["AssumeRolePolicyDocument"]["Statement"]
+            self.assertEqual(statement["Condition"]["StringEquals"], {
+                "aws:RequestTag/eks-cluster-name": bound["ClusterName"],
+                "aws:RequestTag/kubernetes-namespace": bound["Namespace"],
+                "aws:RequestTag/kubernetes-service-account": bound["ServiceAccount"]})
+        accounts = [resources[name]["Properties"]["ServiceAccount"] for name in ("PodIdentity", "VerifierPodIdentity")]
+        self.assertEqual(accounts, [{"Ref": "EksServiceAccount"}, {"Sub": "${EksServiceAccount}-verify"}])
+        workers = ("TaskRole", "ServiceAccountRole", "PodRole")
+        policies = [resources[role]["Properties"]["ManagedPolicyArns"] for role in workers]
+        self.assertEqual(policies, policies[:1] * len(workers), "a worker may the same wherever it runs")
+
+    def test_roles_of_the_verifier_may_prove_and_record_and_nothing_else(self):
+        resources = template(STACK)["Resources"]
+        for role in ("VerifierTaskRole", "VerifierServiceAccountRole", "VerifierPodRole"):
+            self.assertEqual(resources[role]["Properties"]["ManagedPolicyArns"],
+                             [{"Ref": "VerifierPolicy"}, {"Ref": "RecordVerifyPolicy"}], role)
+            self.assertNotIn("Policies", resources[role]["Properties"], role)
+
     def test_nothing_that_keeps_audit_logs_goes_with_the_stack(self):
         resources = template(STACK)["Resources"]
         for name in ("Stream", "Leases", "Claims", "ArchiveKey", "Bucket"):
@@ -101,7 +124,7 @@ def permits(policy, action, resource):
     service = action.split(":")[0]
     if service == "s3":
         _, slash, key = resource.lstrip("/").partition("/")
-        name = slash + key if action != "s3:ListBucket" else ""
+        name = slash + key if not action.startswith("s3:ListBucket") else ""
     else:
         name = resource.rsplit("/", 1)[-1]
     arn = ARNS[service].format(name)
@@ -111,12 +134,30 @@ def permits(policy, action, resource):
         for statement in load_json(DEPLOY / "iam" / f"{policy}.json")["Statement"])
 
 
+def make_stack(aws, **more):
+    """The stack on an emulator; its outputs."""
+    cloudformation = aws.client("cloudformation")
+    parameters = {
+        "BucketName": "audit-archive-test", "EksOidcProvider": "oidc.eks.us-east-1.amazonaws.com/id/ABC",
+        "TemporalExternalId": "an-id", "TemporalPrincipals": "arn:aws:iam::111122223333:role/writer",
+        "ObjectLockMode": "governance", "FanOut": "true", "InfrequentAccessAfterDays": "90", "AthenaResults": "athena-results/audit", **more,
+    }
+    cloudformation.create_stack(
+        StackName="auditlake", TemplateBody=STACK.read_text(), Capabilities=["CAPABILITY_NAMED_IAM"],
+        Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()])
+    cloudformation.get_waiter("stack_create_complete").wait(
+        StackName="auditlake", WaiterConfig={"Delay": 1, "MaxAttempts": 60})
+    stack = cloudformation.describe_stacks(StackName="auditlake")["Stacks"][0]
+    assert stack["StackStatus"] == "CREATE_COMPLETE", stack
+    return {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
+
+
 class OnAnEmulator(unittest.TestCase):
     """The stack is made, the examples come in by its stream, and a worker that may make nothing archives them."""
 
     def test_a_stack_has_all_that_a_worker_needs_and_it_does_no_more_than_it_may(self):
         with emulator() as aws, Witness(aws.url) as witness:
-            outputs = self.make(aws)
+            outputs = make_stack(aws)
             kinesis = aws.client("kinesis")
             for path in sorted((ROOT / "examples/audit").glob("stream-*")):
                 kinesis.put_record(StreamName="temporal-audit", PartitionKey=path.name, Data=path.read_bytes())
@@ -146,11 +187,13 @@ class OnAnEmulator(unittest.TestCase):
             self.allowed(witness, "verify", "record-verify")
             auditlake("status", "--config", CONFIG, "--json", env=env)
             self.allowed(witness, "verify", "status")
+            self.assertIn("1 shards", auditlake("rebuild-state", "--config", CONFIG, env=env))
+            self.allowed(witness, "rebuild-state")
             self.same_tables(aws, env)
 
     def test_a_stack_for_a_subscription_has_no_stream_and_all_else(self):
         with emulator() as aws, Witness(aws.url) as witness, subscription("example-project", "temporal-audit") as pubsub:
-            outputs = self.make(aws, Source="pubsub")
+            outputs = make_stack(aws, Source="pubsub")
             self.assertNotIn("StreamArn", outputs)
             self.assertEqual(aws.client("kinesis").list_streams()["StreamNames"], [])
             env = {
@@ -202,22 +245,6 @@ class OnAnEmulator(unittest.TestCase):
             stack = template(STACK)["Resources"][table.title()]["Properties"].get("TimeToLiveSpecification", {})
             own = dynamodb.describe_time_to_live(TableName=f"own-{table}")["TimeToLiveDescription"]
             self.assertEqual(stack.get("AttributeName"), own.get("AttributeName"))
-
-    def make(self, aws, **more):
-        cloudformation = aws.client("cloudformation")
-        parameters = {
-            "BucketName": "audit-archive-test", "EksOidcProvider": "oidc.eks.us-east-1.amazonaws.com/id/ABC",
-            "TemporalExternalId": "an-id", "TemporalPrincipals": "arn:aws:iam::111122223333:role/writer",
-            "ObjectLockMode": "governance", "FanOut": "true", "InfrequentAccessAfterDays": "90", **more,
-        }
-        cloudformation.create_stack(
-            StackName="auditlake", TemplateBody=STACK.read_text(), Capabilities=["CAPABILITY_NAMED_IAM"],
-            Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()])
-        cloudformation.get_waiter("stack_create_complete").wait(
-            StackName="auditlake", WaiterConfig={"Delay": 1, "MaxAttempts": 60})
-        stack = cloudformation.describe_stacks(StackName="auditlake")["Stacks"][0]
-        self.assertEqual(stack["StackStatus"], "CREATE_COMPLETE")
-        return {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
 
 
 if __name__ == "__main__":

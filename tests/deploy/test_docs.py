@@ -8,8 +8,8 @@ import unittest
 
 import yaml
 
-from support import DEPLOY, DOCS, ROOT, promtool
-from test_cloudformation import template
+from support import DEPLOY, DOCS, ROOT, load_json, promtool
+from test_cloudformation import TEMPLATES, template
 
 
 def pages():
@@ -42,14 +42,27 @@ class Links(unittest.TestCase):
 
 
 class Deployment(unittest.TestCase):
-    def test_the_scrape_is_what_prometheus_takes(self):
+    def test_the_scrapes_are_what_prometheus_takes(self):
         configurations = [text for text in blocks(DOCS / "deployment.md", "yaml") if "scrape_configs" in text]
-        self.assertEqual(len(configurations), 1)
+        self.assertEqual(len(configurations), 2)
         with tempfile.TemporaryDirectory() as scratch:
             shutil.copy(DEPLOY / "prometheus/alerts.yaml", scratch)
             file = pathlib.Path(scratch) / "prometheus.yaml"
-            file.write_text(configurations[0])
-            promtool("check", "config", file)
+            for configuration in configurations:
+                file.write_text(configuration)
+                promtool("check", "config", file)
+
+    def test_prometheus_asks_for_the_name_that_the_stack_makes(self):
+        [scrape] = [scrape for text in blocks(DOCS / "deployment.md", "yaml") if "dns_sd_configs" in text
+                    for scrape in yaml.safe_load(text)["scrape_configs"]]
+        [found] = scrape["dns_sd_configs"]
+        stack = template(DEPLOY / "ecs/service-discovery.yaml")
+        default = {name: parameter.get("Default") for name, parameter in stack["Parameters"].items()}
+        self.assertEqual(found["names"], [f"{default['ServiceName']}.{default['Namespace']}"])
+        [record] = stack["Resources"]["Workers"]["Properties"]["DnsConfig"]["DnsRecords"]
+        self.assertEqual(found["type"], record["Type"])
+        [container] = load_json(DEPLOY / "ecs/task-definition.json")["containerDefinitions"]
+        self.assertEqual([found["port"]], [port["containerPort"] for port in container["portMappings"]])
 
     def test_every_block_of_yaml_is_yaml(self):
         for page in pages():
@@ -76,8 +89,9 @@ class Deployment(unittest.TestCase):
         stack = template(DEPLOY / "cloudformation/auditlake.yaml")
         table = text.split("| parameter | decide |")[1].split("\n\n")[0]
         self.assertLessEqual(set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE)), set(stack["Parameters"]))
+        names = {name for path in TEMPLATES for part in ("Outputs", "Parameters") for name in template(path)[part]}
         for output in re.findall(r"`(\w+Arn)`", text):
-            self.assertIn(output, {**stack["Outputs"], **stack["Parameters"]})
+            self.assertIn(output, names)
 
 
 if __name__ == "__main__":

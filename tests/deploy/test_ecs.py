@@ -11,7 +11,8 @@ from test_cloudformation import template
 
 ECS = DEPLOY / "ecs"
 # What the API calls the request that takes the file.
-FILES = {"task-definition.json": "RegisterTaskDefinition", "service.json": "CreateService"}
+FILES = {"task-definition.json": "RegisterTaskDefinition", "verify-task-definition.json": "RegisterTaskDefinition",
+         "service.json": "CreateService"}
 
 
 def wrong_words(value, shape, path=""):
@@ -54,12 +55,34 @@ class Files(unittest.TestCase):
         self.assertEqual(container["stopTimeout"], 25 + 5)
         self.assertLessEqual(int(env["AUDITLAKE__LIMITS__MEMORY"].removesuffix("MiB")) + 256, int(task["memory"]))
 
-    def test_the_schedule_runs_the_container_that_there_is(self):
-        [container] = load_json(ECS / "task-definition.json")["containerDefinitions"]
-        target = template(ECS / "scheduled-catch-up.yaml")["Resources"]["Schedule"]["Properties"]["Target"]
-        [override] = json.loads(target["Input"])["containerOverrides"]
-        self.assertEqual(override["name"], container["name"])
-        auditlake(*override["command"], "--help")
+    def test_the_verifier_is_the_worker_but_for_its_job_and_its_role(self):
+        worker, verifier = (load_json(ECS / f"{name}.json") for name in ("task-definition", "verify-task-definition"))
+        [container], [other] = worker["containerDefinitions"], verifier["containerDefinitions"]
+        self.assertEqual(other["command"], ["verify", "--record"])
+        self.assertNotEqual(verifier["taskRoleArn"], worker["taskRoleArn"])
+        self.assertNotIn("portMappings", other)
+        for task, its in (worker, container), (verifier, other):
+            for differs in ("family", "taskRoleArn"):
+                task.pop(differs)
+            for differs in ("command", "portMappings"):
+                its.pop(differs, None)
+            its["logConfiguration"]["options"].pop("awslogs-stream-prefix")
+        self.assertEqual(verifier, worker, "run `make deploy-files`")
+
+    def test_schedules_run_the_containers_that_there_are(self):
+        schedule = template(ECS / "scheduled-task.yaml")
+        jobs = schedule["Mappings"]["Jobs"]
+        self.assertEqual(set(jobs), set(schedule["Parameters"]["Job"]["AllowedValues"]))
+        for job, file in {"catch-up": "task-definition.json", "verify": "verify-task-definition.json"}.items():
+            task = load_json(ECS / file)
+            [container] = task["containerDefinitions"]
+            [override] = json.loads(jobs[job]["Input"])["containerOverrides"]
+            self.assertEqual(override["name"], container["name"])
+            self.assertEqual(jobs[job]["Family"], task["family"])
+            self.assertEqual(override["command"][0], job)
+            auditlake(*override["command"], "--help")
+        # What is not recorded, no alert sees.
+        self.assertIn("--record", jobs["verify"]["Input"])
 
 
 if __name__ == "__main__":

@@ -1,13 +1,14 @@
 """The shipped IAM policies and the calls in the source: an action for every call, and a call for every action."""
 
 import re
+import tempfile
 import unittest
 
 import botocore.session
 import parliament
 from botocore import xform_name
 
-from support import DEPLOY, ROOT, load_json, listed
+from support import DEPLOY, ROOT, auditlake, listed, load_json
 
 POLICIES = DEPLOY / "iam"
 
@@ -148,6 +149,35 @@ class Policies(unittest.TestCase):
         recording = load_json(POLICIES / "record-verify.json")
         self.assertEqual(granted(recording), {"s3:PutObject", "kms:GenerateDataKey"})
         self.assertTrue(recording["Statement"][0]["Resource"].endswith("/_verify/*"))
+
+    def test_who_makes_state_anew_may_what_a_worker_may_and_change_no_archive(self):
+        worker, rebuilder = (granted(load_json(POLICIES / f"{name}.json")) for name in ("policy", "rebuild-state"))
+        self.assertLess(rebuilder, worker)
+        self.assertEqual({action for action in rebuilder if action.startswith(("s3:", "kinesis:", "kms:"))},
+                         {"s3:GetObject", "s3:ListBucket", "kms:Decrypt"})
+
+    def test_who_queries_reads_rows_and_writes_results_alone(self):
+        for statement in load_json(POLICIES / "analyst.json")["Statement"]:
+            resources = listed(statement["Resource"])
+            if any(":::audit-archive" in resource for resource in resources):
+                self.assertLessEqual(set(listed(statement["Action"])), {"s3:GetBucketLocation", "s3:GetObject", "s3:ListBucket"})
+            if "s3:PutObject" in statement["Action"]:
+                self.assertEqual(resources, ["arn:aws:s3:::athena-results/audit/*"])
+            changes = [action for action in listed(statement["Action"]) if re.search(r"^(glue|athena):(?!Get|StartQuery|StopQuery)", action)]
+            self.assertEqual(changes, [])
+
+    def test_who_queries_may_read_every_place_that_the_tables_open(self):
+        statements = {statement["Sid"]: statement for statement in load_json(POLICIES / "analyst.json")["Statement"]}
+        readable = {resource.removeprefix("arn:aws:s3:::").removesuffix("*") for resource in statements["ReadRows"]["Resource"]}
+        listable = {f"audit-archive/{prefix.removesuffix('*')}" for prefix in statements["ListRows"]["Condition"]["StringLike"]["s3:prefix"]}
+        with tempfile.TemporaryDirectory() as scratch:
+            env = {"AUDITLAKE__STATE__EMBEDDED__PATH": f"{scratch}/state", "AUDITLAKE__ARCHIVE__LOCAL__PATH": f"{scratch}/archive"}
+            auditlake("catch-up", "--config", "config/local.toml", env=env)
+            sql = auditlake("ddl", "athena", "--config", "config/local.toml", "--location", "s3://audit-archive/temporal",
+                            "--database", "audit", env=env)
+        opened = set(re.findall(r"^LOCATION 's3://([^']+)'", sql, re.MULTILINE))
+        self.assertEqual(len(opened), 2)
+        self.assertEqual((readable, listable), (opened, opened))
 
     def test_nothing_is_allowed_on_everything(self):
         for path in POLICIES.glob("*.json"):

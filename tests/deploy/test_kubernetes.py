@@ -12,6 +12,7 @@ import kubernetes_validate
 import yaml
 
 from support import DEPLOY, auditlake, run
+from test_cloudformation import template
 
 KUBERNETES = DEPLOY / "kubernetes"
 BUILDS = [KUBERNETES / name for name in ("base", "overlays/example", "overlays/example-catch-up", "overlays/example-gke")]
@@ -57,6 +58,13 @@ def annotations(resources):
     """Those of the service accounts, by their names."""
     accounts = (resource["metadata"] for resource in resources if resource["kind"] == "ServiceAccount")
     return {account["name"]: account.get("annotations", {}) for account in accounts}
+
+
+def open_to(resources):
+    """Addresses and ports that the network policy opens by name."""
+    [policy] = [resource for resource in resources if resource["kind"] == "NetworkPolicy"]
+    return {(block["ipBlock"]["cidr"], port["port"]) for rule in policy["spec"]["egress"]
+            for block in rule.get("to", []) for port in rule["ports"]}
 
 
 def valid(resource):
@@ -191,11 +199,8 @@ class Builds(unittest.TestCase):
 
     def test_on_gke_pods_reach_the_metadata_server_and_elsewhere_they_do_not(self):
         for path, resources in self.built.items():
-            [policy] = [resource for resource in resources if resource["kind"] == "NetworkPolicy"]
-            open_to = {(block["ipBlock"]["cidr"], port["port"]) for rule in policy["spec"]["egress"]
-                       for block in rule.get("to", []) for port in rule["ports"]}
             expected = {("169.254.169.254/32", 80), ("169.254.169.252/32", 988)} if path.name == "example-gke" else set()
-            self.assertEqual(open_to, expected, path.name)
+            self.assertEqual(open_to(resources), expected, path.name)
 
     def test_elsewhere_nothing_is_of_gke(self):
         for path, resources in self.built.items():
@@ -205,14 +210,28 @@ class Builds(unittest.TestCase):
             for account, noted in annotations(resources).items():
                 self.assertIn("eks.amazonaws.com/role-arn", noted, (path.name, account))
 
+    def test_with_pod_identity_no_account_names_a_role_and_the_agent_is_reached(self):
+        for other in ("verify", "catch-up"):
+            resources = self.with_components(other, "pod-identity")
+            found = annotations(resources)
+            self.assertEqual([noted for noted in found.values() if noted], [], other)
+            self.assertEqual(open_to(resources), {("169.254.170.23/32", 80)}, other)
+            # The names that the stack binds by default.
+            stack = template(DEPLOY / "cloudformation/auditlake.yaml")["Parameters"]
+            account = stack["EksServiceAccount"]["Default"]
+            self.assertEqual(set(found), {account, f"{account}-verify"} if other == "verify" else {account})
+
     def catch_up_on_gke(self):
-        """One run, as an overlay of one's own would have it."""
+        return self.with_components("catch-up", "gke")
+
+    def with_components(self, *components):
+        """The base with them, as an overlay of one's own would have it."""
         with tempfile.TemporaryDirectory() as scratch:
             place = pathlib.Path(scratch).resolve()
-            paths = {name: os.path.relpath(KUBERNETES / name, place) for name in ("base", "components/catch-up", "components/gke")}
+            base, *others = (os.path.relpath(KUBERNETES / name, place) for name in ("base", *(f"components/{name}" for name in components)))
             (place / "kustomization.yaml").write_text(yaml.safe_dump({
-                "apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization", "resources": [paths.pop("base")],
-                "components": list(paths.values())}))
+                "apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization", "resources": [base],
+                "components": others}))
             resources = documents(run(KUSTOMIZE, "kustomize", place))
         for resource in resources:
             valid(resource)

@@ -148,6 +148,12 @@ class Queries(unittest.TestCase):
         days = collections.Counter(event["dt"] for event in self.since())
         self.assertEqual({row["dt"]: int(row["events"]) for row in self.found["For reports"]}, dict(days))
 
+    def test_the_runbooks_queries_find_something(self):
+        found = re.findall(r"`(SELECT [^`]+)`", (DOCS / "alerts.md").read_text())
+        self.assertEqual(len(found), 2)
+        for sql in found:
+            self.assertTrue(self.rows(sql), sql)
+
     def test_each_is_tried_and_read_by_the_grammar_of_trino_and_athena(self):
         for heading, sql in queries().items():
             self.assertTrue(self.found[heading], heading)

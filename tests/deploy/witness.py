@@ -1,4 +1,5 @@
-"""Stands between the binary and the emulator, passes everything on, and keeps what was called: as IAM would see it."""
+"""Stands between the binary and the emulator, passes on what the bucket's policy lets pass, and keeps what was called: as IAM
+would see it."""
 
 import http.client
 import http.server
@@ -10,6 +11,8 @@ import urllib.parse
 # S3 has no name for what is called but method, path and query.
 S3 = [
     ("GET", r"/[^/]+/?", {"list-type"}, "ListBucket"),
+    ("GET", r"/[^/]+/?", {"versions"}, "ListBucketVersions"),
+    ("GET", r"/[^/]+/.+", {"versionId"}, "GetObjectVersion"),
     ("GET", r"/.+", set(), "GetObject"),
     ("HEAD", r"/.+", set(), "GetObject"),
     ("PUT", r"/.+", {"partNumber"}, "PutObject"),
@@ -17,6 +20,7 @@ S3 = [
     ("POST", r"/.+", {"uploads"}, "PutObject"),
     ("POST", r"/.+", {"uploadId"}, "PutObject"),
     ("DELETE", r"/.+", {"uploadId"}, "AbortMultipartUpload"),
+    ("DELETE", r"/.+", {"versionId"}, "DeleteObjectVersion"),
     ("DELETE", r"/.+", set(), "DeleteObject"),
 ]
 # What a DynamoDB call needs that does not go by its own name.
@@ -43,6 +47,19 @@ def actions_of(method, target, headers, body):
     return {(f"{service}:{operation}", asked.get("TableName") or asked.get("StreamARN") or asked.get("StreamName"))}
 
 
+REFUSAL = b"<Error><Code>AccessDenied</Code><Message>with an explicit deny in a resource-based policy</Message></Error>"
+
+
+def is_refused(method, target, headers):
+    """Whether the stack's bucket policy refuses it, which the emulator does not look at: an object made without If-None-Match."""
+    if "x-amz-target" in headers or "if-none-match" in headers:
+        return False
+    url = urllib.parse.urlsplit(target)
+    query = urllib.parse.parse_qs(url.query, keep_blank_values=True)
+    creates = (method == "PUT" and "partNumber" not in query) or (method == "POST" and "uploadId" in query)
+    return creates and re.fullmatch(r"/[^/]+/.+", url.path) is not None
+
+
 class Witness:
     """A server at `url`; `taken()` gives what was called since the last time it was asked."""
 
@@ -57,6 +74,12 @@ class Witness:
                 body = self.rfile.read(int(self.headers.get("content-length") or 0))
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 witness.note(self.command, self.path, headers, body)
+                if is_refused(self.command, self.path, headers):
+                    self.send_response(403)
+                    self.send_header("content-length", str(len(REFUSAL)))
+                    self.end_headers()
+                    self.wfile.write(REFUSAL)
+                    return
                 connection = http.client.HTTPConnection(upstream, timeout=30)
                 connection.request(self.command, self.path, body, headers)
                 answer = connection.getresponse()
