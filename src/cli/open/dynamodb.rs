@@ -26,6 +26,8 @@ pub(in crate::cli) struct DynamoState {
     leases: Client,
     claims: ClaimsTable,
     names: Names,
+    /// The names of those that were not there before.
+    made: Vec<String>,
     /// The dedupe window.
     window: Duration,
     clock: Arc<dyn Clock>,
@@ -75,24 +77,33 @@ impl DynamoState {
             tags: &settings.tags,
         };
         // With the claims' client: it waits longer.
-        let mut missing = Vec::new();
+        let (mut missing, mut made) = (Vec::new(), Vec::new());
         for table in [lease_table(&names.leases), claims_table(&names.claims)] {
             match prepare(&claims, table, options, clock.as_ref()).await {
                 // Told together: whoever makes the one makes the other.
                 Err(error @ TableError::Missing { .. }) => missing.push(error.to_string()),
-                prepared => prepared.map_err(table_failure)?,
+                prepared => {
+                    if prepared.map_err(table_failure)? {
+                        made.push(table.name.to_owned());
+                    }
+                }
             }
         }
         if !missing.is_empty() {
             return Err(Failure::configuration(anyhow!(missing.join("\n")).context("state.dynamodb.table_prefix")));
         }
         let claims = ClaimsTable::new(claims, &names.claims);
-        Ok(Self { leases, claims, names, window: config.dedupe.window.get(), clock })
+        Ok(Self { leases, claims, names, made, window: config.dedupe.window.get(), clock })
     }
 
     /// The tables' names.
     pub(super) fn names(&self) -> &Names {
         &self.names
+    }
+
+    /// The names of the tables that were made when they were opened.
+    pub(super) fn made(&self) -> &[String] {
+        &self.made
     }
 
     /// The archive that the tables belong to, if they do to any.
