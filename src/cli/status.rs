@@ -30,7 +30,8 @@ struct ShardStatus {
     owner_alive: Option<bool>,
     /// Null where the row is gone: the shard has ended, and its children have moved on.
     checkpoint: Option<Checkpoint>,
-    /// Bytes that are not archived yet; null where the source can't tell (a compressed file that has been begun).
+    /// Bytes that are not archived yet; null where the source can't tell (a compressed file that has been begun, or has
+    /// changed since its end was archived).
     lag_bytes: Option<u64>,
     /// How long ago the time is up to which the shard is known to be archived; null where it is not known, and for files.
     lag_ms: Option<u64>,

@@ -78,7 +78,10 @@ impl OpenSource {
     /// What of `shard` is not archived by what its lease row says.
     pub(in crate::cli) fn lag(&self, shard: &Shard, row: &LeaseRow, now: Timestamp) -> std::io::Result<Lag> {
         match self {
-            Self::File(files) => Ok(Lag { bytes: files.lag(shard, &row.checkpoint)?, time: None }),
+            Self::File(files) => {
+                let done_at = row.read_through.filter(|_| row.caught_up);
+                Ok(Lag { bytes: files.lag(shard, &row.checkpoint, done_at)?, time: None })
+            }
             Self::Kinesis(_) | Self::Pubsub(_) => {
                 let behind = |read: Timestamp| between(read, now);
                 Ok(Lag { bytes: None, time: row.read_through.filter(|_| !row.ended).map(behind) })
