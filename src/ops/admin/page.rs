@@ -133,21 +133,31 @@ impl PageMoment {
     }
 
     fn verification(&self) -> Markup {
-        let Some(Verified { at, findings, .. }) = &self.verified else { return tile("last verify", "none yet", "dim") };
-        let name = format!("last verify, {} ago", ago(*at, self.now));
+        let Some(Verified { at, findings, found_at, .. }) = &self.verified else {
+            return tile("last verify", "none yet", "dim");
+        };
+        let last = format!("last verify, {} ago", ago(*at, self.now));
+        let name = found_at.map_or(last.clone(), |found| format!("found {} ago; {last}", ago(found, self.now)));
         match findings {
             0 => tile(&name, "intact", "good"),
             _ => tile(&name, &counted(*findings, "finding"), "bad"),
         }
     }
 
-    /// What the last verify found, as far as it is named.
+    /// The findings that stand, as far as they are named.
     fn damage(&self) -> Markup {
-        let Some(Verified { findings: findings @ 1.., first, .. }) = &self.verified else { return html! {} };
+        let Some(Verified { findings: findings @ 1.., first, found_at, .. }) = &self.verified else { return html! {} };
         let unnamed = findings.saturating_sub(first.len() as u64);
         html! {
             div.reasons {
-                div { "The last verify found damage in the archive:" }
+                @if let Some(found_at) = found_at {
+                    div title=(found_at) {
+                        "A verify " (ago(*found_at, self.now)) " ago found damage in the archive, and none since then looked at as "
+                        "much:"
+                    }
+                } @else {
+                    div { "The last verify found damage in the archive:" }
+                }
                 @for (kind, key) in first { div { (kind) " " code { (key) } } }
                 @if unnamed > 0 { div.dim { "and " (thousands(unnamed)) " more; " code { "auditlake verify" } " names all" } }
             }

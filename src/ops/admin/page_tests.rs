@@ -31,7 +31,8 @@ fn object(kind: ObjectKind, number: usize) -> CommittedObject {
 
 fn verified(findings: u64, named: usize) -> PageMoment {
     let first = (0..named).map(|number| (Kind::AlteredObject, format!("events/{number}"))).collect();
-    PageMoment { verified: Some(Verified { at: NOW - Duration::from_hours(3), findings, first }), ..moment() }
+    let at = NOW - Duration::from_hours(3);
+    PageMoment { verified: Some(Verified { at, findings, found_at: None, first }), ..moment() }
 }
 
 /// One batch of these objects was committed.
@@ -70,6 +71,22 @@ fn one_finding_is_named_as_one() {
     let page = rendered(&verified(1, 1));
     assert!(page.contains(">1 finding</b><span class=\"dim\">last verify, 3h ago</span>"), "{page}");
     assert!(page.contains("altered_object <code>events/0</code>") && !page.contains(" more; "), "{page}");
+}
+
+#[test]
+fn a_finding_that_stands_from_before_is_not_the_last_verifys() {
+    let mut moment = verified(1, 1);
+    moment.verified.as_mut().unwrap().found_at = Some(NOW - Duration::from_hours(50));
+    let page = rendered(&moment);
+    assert!(
+        page.contains(">1 finding</b><span class=\"dim\">found 2days 2h ago; last verify, 3h ago</span>"),
+        "{page}"
+    );
+    assert!(
+        page.contains(">A verify 2days 2h ago found damage in the archive, and none since then looked at as much:"),
+        "{page}"
+    );
+    assert!(page.contains("altered_object <code>events/0</code>") && !page.contains("The last verify"), "{page}");
 }
 
 #[test]
