@@ -395,7 +395,7 @@ impl Report {
             (0, 0) => "all of it works".into(),
             (0, remarks) => format!("all of it works, with {}", counted(remarks as u64, "remark")),
             (1, _) => "1 thing is missing".into(),
-            (failed, _) => format!("{failed} things are missing"),
+            (failed, _) => format!("{} are missing", counted(failed as u64, "thing")),
         });
         lines.join("\n")
     }

@@ -14,7 +14,7 @@ use super::{Failure, Reporting, block_on, output};
 use crate::config::Config;
 use crate::lease::{LeaseRow, Listing};
 use crate::ops::clock::{Clock, SystemClock, between};
-use crate::ops::words::thousands;
+use crate::ops::words::counted;
 use crate::source::{Checkpoint, Shard, ShardId};
 use crate::worker::Family;
 
@@ -169,7 +169,7 @@ impl Status {
         let mut table = output::table(&header, &[4, 5]);
         for shard in &self.shards {
             let lag = match (shard.lag_bytes, shard.lag_ms) {
-                (Some(bytes), _) => format!("{} bytes", thousands(bytes)),
+                (Some(bytes), _) => counted(bytes, "byte"),
                 (None, Some(ms)) => humantime::format_duration(Duration::from_secs(ms / 1000)).to_string(),
                 (None, None) => "-".into(),
             };
