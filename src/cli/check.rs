@@ -10,7 +10,9 @@ use jiff::Timestamp;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::open::{Names, OpenArchive, OpenSource, State, check_pair, open_archive, open_subscription, pages};
+use super::open::{
+    Names, OpenArchive, OpenSource, State, check_pair, open_archive, open_subscription, pages, require_files,
+};
 use super::{Failure, Reporting, block_on};
 use crate::archive::s3::Probe;
 use crate::archive::trial::refuses_a_second_put;
@@ -62,6 +64,10 @@ struct Resources {
 
 pub(super) fn run(reporting: &Reporting) -> Result<ExitCode, Failure> {
     let config = reporting.load()?;
+    if config.source.kind == SourceChoice::File {
+        // Who forgot the configuration has not asked for a state and an archive here.
+        require_files(&config)?;
+    }
     crate::ops::telemetry::start("error");
     let report = block_on(async { Ok(check(&config).await) })?;
     reporting.print(&report, Report::render)?;

@@ -118,13 +118,18 @@ pub(in crate::cli) fn pages(config: &Config) -> Arc<MemoryBudget> {
     MemoryBudget::new(config.limits.memory.as_u64() / READ_AHEAD)
 }
 
+/// Refuses a configuration that names nothing to read, as none at all does.
+pub(in crate::cli) fn require_files(config: &Config) -> Result<&Path, Failure> {
+    config.source.file.path.as_deref().ok_or_else(|| {
+        Failure::configuration(anyhow!(
+            "source.file.path: is required: the file or directory to archive; is --config missing?"
+        ))
+    })
+}
+
 /// The files, if there is anything at their path.
 fn open_files(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<FileSource>, Failure> {
-    let Some(path) = config.source.file.path.clone() else {
-        return Err(Failure::configuration(anyhow!(
-            "source.file.path: is required: the file or directory to archive; is --config missing?"
-        )));
-    };
+    let path = require_files(config)?.to_owned();
     readable(&path).with_context(|| format!("source.file.path: {}", path.display())).map_err(Failure::configuration)?;
     let options = FileOptions {
         path,

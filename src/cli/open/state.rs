@@ -178,6 +178,7 @@ fn state_failure(error: StateError) -> Failure {
         StateError::OtherArchive { .. } => Failure::configuration(anyhow!(
             "{error}; one state directory goes with one archive: set state.embedded.path and archive.local.path to a pair"
         )),
+        StateError::Unavailable { .. } => Failure::Failed(anyhow!(error).context("state.embedded.path")),
         other => Failure::Failed(other.into()),
     }
 }
