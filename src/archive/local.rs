@@ -25,6 +25,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{ArchiveError, ArchiveStore, Listed, Put, Stat, check_key, check_prefix};
+use crate::ops::disk;
 
 /// Where objects are written before they have a name. On the archive's own file system, since a link can't leave it;
 /// hidden, so that no `**` of a query engine looks into it.
@@ -138,21 +139,16 @@ impl Failure {
     /// What the caller can do about it.
     fn explain(self, key: &str) -> ArchiveError {
         let key = key.to_owned();
-        let said = format!("{}: {}", self.path.display(), self.error);
+        let reason = disk::explain(&self.path, &self.error);
         match self.error.kind() {
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded => ArchiveError::OutOfSpace { key },
-            ErrorKind::ReadOnlyFilesystem => {
-                ArchiveError::Refused { key, reason: format!("{said}; remount the disk for writing") }
-            }
-            ErrorKind::PermissionDenied => {
-                let help = "let the user that runs auditlake read and write there";
-                ArchiveError::Refused { key, reason: format!("{said}; {help}") }
-            }
-            ErrorKind::NotADirectory
+            ErrorKind::ReadOnlyFilesystem
+            | ErrorKind::PermissionDenied
+            | ErrorKind::NotADirectory
             | ErrorKind::IsADirectory
             | ErrorKind::InvalidFilename
-            | ErrorKind::FileTooLarge => ArchiveError::Refused { key, reason: said },
-            _ => ArchiveError::Unavailable { key, reason: said },
+            | ErrorKind::FileTooLarge => ArchiveError::Refused { key, reason },
+            _ => ArchiveError::Unavailable { key, reason },
         }
     }
 }

@@ -63,7 +63,14 @@ pub enum ArchiveError {
         /// What happened.
         reason: String,
     },
-    /// A human is needed: permissions, a wrong place, a damaged disk.
+    /// A human is needed, before anything can be asked of the archive: its bucket is not there, or is another region's, or
+    /// knows nothing of who asks.
+    #[error("the archive is out of reach: {reason}")]
+    OutOfReach {
+        /// What happened.
+        reason: String,
+    },
+    /// A human is needed: permissions, a damaged disk.
     #[error("the archive refuses{}: {reason}", named(" ", key))]
     Refused {
         /// The object's key, or the prefix listed.
@@ -81,7 +88,7 @@ fn named(before: &str, key: &str) -> String {
 impl ArchiveError {
     /// Whether the same call may succeed later.
     pub fn may_pass(&self) -> bool {
-        !matches!(self, Self::Refused { .. })
+        !matches!(self, Self::Refused { .. } | Self::OutOfReach { .. })
     }
 }
 

@@ -15,7 +15,7 @@ use crate::ops::clock::{Clock, SystemClock};
 use crate::ops::retry::RetryPolicy;
 use crate::ops::shutdown::Signals;
 use crate::ops::telemetry;
-use crate::ops::words::thousands;
+use crate::ops::words::{counted, thousands};
 use crate::source::pubsub::Receiver;
 use crate::worker::{Shutdown, Summary, Tally, Totals, Worker};
 
@@ -132,8 +132,8 @@ impl Report {
             [] => Ok(ExitCode::SUCCESS),
             [only] => Err(anyhow!("1 shard stopped with an error: {}", only.error_with_shard()).into()),
             [first, ..] => {
-                let (failed, first) = (self.failures.len(), first.error_with_shard());
-                Err(anyhow!("{failed} shards stopped with an error, the first: {first}").into())
+                let (failed, first) = (counted(self.failures.len() as u64, "shard"), first.error_with_shard());
+                Err(anyhow!("{failed} stopped with an error, the first: {first}").into())
             }
         }
     }

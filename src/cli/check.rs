@@ -10,16 +10,19 @@ use jiff::Timestamp;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::open::{Names, OpenArchive, OpenSource, State, check_pair, open_archive, open_subscription, pages};
+use super::open::{
+    Names, OpenArchive, OpenSource, State, check_pair, open_archive, open_subscription, pages, require_files,
+};
 use super::{Failure, Reporting, block_on};
-use crate::archive::ArchiveStore;
 use crate::archive::s3::Probe;
 use crate::archive::trial::refuses_a_second_put;
+use crate::archive::{ArchiveError, ArchiveStore};
 use crate::config::{ArchiveChoice, Config, DynamodbConfig, KinesisConsumer, SourceChoice, SpoolChoice, StateChoice};
 use crate::dedupe::{Claim, Claims, Verdict};
 use crate::encode::keys::ACCESS_TEST_KEY;
 use crate::lease::{LeaseError, LeaseRow, LeaseStore, TRIAL_SHARD};
 use crate::ops::clock::{Clock, SystemClock};
+use crate::ops::words::counted;
 use crate::record::{IdentityKey, Unpacked, decode, identity_of, unpack};
 use crate::source::{Checkpoint, Payload, Position, Reading, Shard, ShardId, Source, Until};
 
@@ -39,6 +42,8 @@ struct Step {
     ok: Option<bool>,
     /// What is wrong, and what to do about it.
     error: Option<String>,
+    /// What works, and may not be what was meant.
+    remark: Option<String>,
 }
 
 /// All that was tried.
@@ -59,6 +64,10 @@ struct Resources {
 
 pub(super) fn run(reporting: &Reporting) -> Result<ExitCode, Failure> {
     let config = reporting.load()?;
+    if config.source.kind == SourceChoice::File {
+        // Who forgot the configuration has not asked for a state and an archive here.
+        require_files(&config)?;
+    }
     crate::ops::telemetry::start("error");
     let report = block_on(async { Ok(check(&config).await) })?;
     reporting.print(&report, Report::render)?;
@@ -99,8 +108,15 @@ impl Checklist {
             Ok(value) => (Some(value), None),
             Err(error) => (None, Some(error)),
         };
-        self.steps.push(Step { part, what, actions: actions.to_vec(), ok: Some(error.is_none()), error });
+        self.steps.push(Step { part, what, actions: actions.to_vec(), ok: Some(error.is_none()), error, remark: None });
         value
+    }
+
+    /// Says something about what was tried last.
+    fn remark(&mut self, remark: String) {
+        if let Some(step) = self.steps.last_mut() {
+            step.remark = Some(remark);
+        }
     }
 
     /// What could not be tried.
@@ -111,6 +127,7 @@ impl Checklist {
             actions: actions.to_vec(),
             ok: None,
             error: None,
+            remark: None,
         };
         self.steps.extend(steps.iter().map(skipped));
     }
@@ -161,7 +178,17 @@ async fn check_source(config: &Config, checklist: &mut Checklist) -> (String, Op
     };
     if let OpenSource::Pubsub(spools) = &opened {
         let actions: &[_] = if in_bucket { &["s3:PutObject", "s3:DeleteObject"] } else { &[] };
-        checklist.attempt(PART, "put into a spool once, and remove it", actions, spools.try_out()).await;
+        let mut reached = true;
+        let trial = async {
+            let tried = spools.try_out().await;
+            reached = tried.as_ref().err().is_none_or(|error| !matches!(error, ArchiveError::OutOfReach { .. }));
+            tried
+        };
+        checklist.attempt(PART, "put into a spool once, and remove it", actions, trial).await;
+        if !reached {
+            checklist.skip(PART, &[(listing, list), (reading, read)]);
+            return (place, opened.port().origin().map(str::to_owned));
+        }
     }
     let source = opened.port();
     let origin = source.origin().map(str::to_owned);
@@ -204,6 +231,14 @@ async fn check_state(config: &Config, origin: Option<&str>, checklist: &mut Chec
         checklist.skip(PART, if is_dynamodb { &steps } else { &steps[..2] });
         return (place, None);
     };
+    let made = state.made_tables();
+    if !made.is_empty() {
+        checklist.remark(format!(
+            "not there before, and made just now: {}; where workers run already, theirs have another \
+             state.dynamodb.table_prefix",
+            made.join(", ")
+        ));
+    }
     let found = async {
         let archive_id = state.bound().await.map_err(words)?.unwrap_or_default();
         let listing = state.leases(archive_id).map_err(words)?.look().await.map_err(|error| error.to_string())?;
@@ -302,15 +337,34 @@ async fn check_archive(config: &Config, state: Option<&State>, checklist: &mut C
     } else {
         config.archive.local.path.display().to_string()
     };
-    let open = Box::pin(async { open_archive(config, clock).await.map_err(words) });
+    let pairing = "be the archive of this state";
+    let open = Box::pin(async {
+        let archive = open_archive(config, clock).await.map_err(words)?;
+        archive.find().await.map_err(words)?;
+        Ok::<_, String>(archive)
+    });
     let Some(archive) = checklist.attempt(PART, "open it", &[], open).await else {
-        let trials: Vec<_> = TRIALS.iter().map(|(_, what, actions)| (*what, *actions)).collect();
-        checklist.skip(PART, if is_bucket { &trials } else { &[] });
+        if is_bucket {
+            if state.is_some() {
+                checklist.skip(PART, &[(pairing, &[])]);
+            }
+            checklist.skip(PART, &TRIALS.map(|(_, what, actions)| (what, actions)));
+        }
         return place;
     };
     if let Some(state) = state {
         let pair = Box::pin(async { check_pair(&archive, state).await.map_err(words) });
-        checklist.attempt(PART, "be the archive of this state", &[], pair).await;
+        let unknown = checklist.attempt(PART, pairing, &[], pair).await.flatten();
+        if let Some(archive_id) = unknown {
+            let setting = match config.state.kind {
+                StateChoice::Dynamodb => "state.dynamodb.table_prefix",
+                StateChoice::Embedded => "state.embedded.path",
+            };
+            checklist.remark(format!(
+                "the archive {archive_id} is there, and nothing of it in {state}: where its workers have their state \
+                 elsewhere, correct {setting}; where it is lost, a worker makes it anew from the archive"
+            ));
+        }
     }
     if is_bucket {
         for (probe, what, actions) in TRIALS {
@@ -342,10 +396,12 @@ impl Report {
             lines.extend(self.steps.iter().filter(|step| step.part == part).flat_map(Step::lines));
         }
         let failed = self.steps.iter().filter(|step| step.ok == Some(false)).count();
-        lines.push(match failed {
-            0 => "all of it works".into(),
-            1 => "1 thing is missing".into(),
-            failed => format!("{failed} things are missing"),
+        let remarks = self.steps.iter().filter(|step| step.remark.is_some()).count();
+        lines.push(match (failed, remarks) {
+            (0, 0) => "all of it works".into(),
+            (0, remarks) => format!("all of it works, with {}", counted(remarks as u64, "remark")),
+            (1, _) => "1 thing is missing".into(),
+            (failed, _) => format!("{} are missing", counted(failed as u64, "thing")),
         });
         lines.join("\n")
     }
@@ -361,6 +417,8 @@ impl Step {
         let actions = if self.actions.is_empty() { String::new() } else { format!("  ({})", self.actions.join(", ")) };
         let not_tried = if self.ok.is_none() { "  not tried" } else { "" };
         let line = format!("  {mark} {}{actions}{not_tried}", self.what);
-        [line].into_iter().chain(self.error.iter().map(|error| format!("    {error}"))).collect()
+        let error = self.error.iter().map(|error| format!("    {error}"));
+        let remark = self.remark.iter().map(|remark| format!("    remark: {remark}"));
+        [line].into_iter().chain(error).chain(remark).collect()
     }
 }

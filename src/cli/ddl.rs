@@ -12,6 +12,7 @@ use crate::config::{ArchiveChoice, Config};
 use crate::encode::ddl::{Bucket, DdlInput, athena, duckdb, trino};
 use crate::encode::{Layout, keys};
 use crate::ops::clock::SystemClock;
+use crate::ops::words::counted;
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -93,9 +94,9 @@ async fn look(config: &Config, layout: &Layout) -> Result<String, Failure> {
     let others = listed.iter().filter(|object| !keys::is_of_layout(&object.key, layout)).count();
     if others > 0 {
         eprintln!(
-            "auditlake: {others} of {} objects have another format, compression or partitions than the configuration; \
-             this SQL does not open them",
-            listed.len()
+            "auditlake: this SQL opens all but {others} of {}, for another format, compression or partitions than the \
+             configuration's",
+            counted(listed.len() as u64, "object")
         );
     }
     Ok(location)

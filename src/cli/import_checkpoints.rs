@@ -9,11 +9,11 @@ use serde::Serialize;
 use smol_str::SmolStr;
 
 use super::open::{
-    State, archive_identity, find_archive, look_at_leases, open_archive, open_source, pages, read_archive,
+    State, archive_identity, find_archive, found_client, look_at_leases, open_archive, open_source, pages, read_archive,
 };
 use super::{Failure, Reporting, block_on, output};
 use crate::archive::ArchiveStore;
-use crate::aws::dynamodb::{CLAIM_PATIENCE, client, exists};
+use crate::aws::dynamodb::{CLAIM_PATIENCE, exists};
 use crate::config::{Config, SourceChoice};
 use crate::encode::keys;
 use crate::lease::dynamodb::kcl::{Snapshot, take_over};
@@ -99,7 +99,7 @@ async fn import(config: &Config, arguments: &Arguments) -> Result<Report, Failur
 
 /// The rows that go on where the application stopped; refused while it has not.
 async fn stopped_application(config: &Config, table: &str, clock: Arc<dyn Clock>) -> Result<Vec<LeaseRow>, Failure> {
-    let client = client(&config.state.dynamodb, CLAIM_PATIENCE).await;
+    let client = found_client(&config.state.dynamodb, CLAIM_PATIENCE).await?;
     if !exists(&client, table).await? {
         return Err(anyhow!("--from: there is no table {table} in this region").into());
     }

@@ -3,7 +3,7 @@
 //! | exit code | meaning |
 //! |---|---|
 //! | 0 | done |
-//! | 1 | it could not be done, or `verify` found damage |
+//! | 1 | it could not be done, `check` found something missing, or `verify` found damage |
 //! | 2 | the configuration or the arguments are wrong |
 //! | 3 | `catch-up` is done, but the source no longer had some of the records |
 
@@ -28,9 +28,16 @@ use serde::Serialize;
 
 use crate::config::Config;
 
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  it could not be done, `check` found something missing, or `verify` found damage
+  2  the configuration or the arguments are wrong
+  3  `catch-up` is done, but the source no longer had some of the records";
+
 /// Archives Temporal Cloud audit logs exactly once, and proves it.
 #[derive(Parser)]
-#[command(name = "auditlake", version, max_term_width = 110)]
+#[command(name = "auditlake", version, max_term_width = 110, after_help = EXIT_CODES)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -43,14 +50,21 @@ enum Command {
     /// Archives all there is now, shows progress, prints a summary and exits.
     CatchUp(Reporting),
     /// Tries out everything that a worker will need, and says what is missing.
+    ///
+    /// Makes what a worker would make, but for the archive: the state directory, or the tables where they may be made. Leaves
+    /// the object `audit-log-access-test` where the archive is, or will be.
     Check(Reporting),
     /// Shows shards, owners, checkpoints, what is left to read, and batches under way.
     Status(Reporting),
     /// Reads the archive back and proves that nothing is missing, altered, added or doubled.
     Verify(verify::Arguments),
     /// Makes leases, checkpoints and claims anew from the archive alone.
+    ///
+    /// Stop all workers first: it refuses while they hold leases.
     RebuildState(Reporting),
     /// Takes over from a Kinesis Client Library application where it stopped, by its lease table.
+    ///
+    /// Before the first worker starts: shards that have a lease row or manifests already are not taken over.
     ImportCheckpoints(import_checkpoints::Arguments),
     /// Prints the SQL that opens the archive.
     Ddl(ddl::Arguments),

@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::ops::clock::Clock;
 use crate::ops::telemetry;
-use crate::ops::words::thousands;
+use crate::ops::words::{counted, thousands};
 use crate::source::{Next, Page, Reading, Shard, ShardId, ShardReader, Source, SourceError};
 use crate::worker::Totals;
 
@@ -27,7 +27,8 @@ impl Bar {
 
     /// An empty bar that is full when so many shards are read, for a source that does not know how much they hold.
     pub(super) fn of_shards(shards: u64) -> Self {
-        Self::with(shards, "{bar:28} {pos} of {len} shards read  {msg}")
+        let template = format!("{{bar:28}} {{pos}} of {} read  {{msg}}", counted(shards, "shard"));
+        Self::with(shards, &template)
     }
 
     fn with(length: u64, template: &str) -> Self {
@@ -53,7 +54,7 @@ impl Bar {
             let milliseconds = clock.monotonic().saturating_sub(started).as_millis().max(1) as u64;
             let pace = thousands(records.saturating_mul(1000) / milliseconds);
             let message = match &read {
-                Some(_) => format!("{} records  {pace} records/s", thousands(records)),
+                Some(_) => format!("{}  {pace} records/s", counted(records, "record")),
                 None => format!("{pace} records/s"),
             };
             let position = read.as_deref().unwrap_or(&totals.bytes_read).load(Ordering::Relaxed);

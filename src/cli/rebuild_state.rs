@@ -12,7 +12,7 @@ use super::{Failure, Reporting, block_on};
 use crate::config::Config;
 use crate::lease::{LeaseRow, LeaseStore, first_counter};
 use crate::ops::clock::{Clock, SystemClock};
-use crate::ops::words::thousands;
+use crate::ops::words::counted;
 use crate::verify::rebuild;
 
 #[derive(Serialize)]
@@ -106,11 +106,12 @@ async fn replace_rows(leases: &dyn LeaseStore, standing: &[LeaseRow], rows: &[Le
 
 impl Rebuilt {
     fn render(&self) -> String {
-        let [shards, objects, claims, unclaimable] =
-            [self.shards, self.objects, self.claims, self.unclaimable].map(thousands);
         format!(
-            "state made anew: {shards} shards, {claims} claims from {objects} objects, {unclaimable} records that could \
-             not claim"
+            "state made anew: {}, {} from {}, {} that could not claim",
+            counted(self.shards, "shard"),
+            counted(self.claims, "claim"),
+            counted(self.objects, "object"),
+            counted(self.unclaimable, "record")
         )
     }
 }

@@ -116,7 +116,7 @@ fn tell_what_is_served(served: Option<io::Result<SocketAddr>>, asked: &str) {
 async fn follow_verifications(admin: &Admin, ports: &Ports, archive_id: Uuid) {
     loop {
         match Recorded::standing(ports.archive.as_ref(), archive_id).await {
-            Ok(newest) => admin.verified(newest.map(Verified::of)),
+            Ok(standing) => admin.verified(standing.as_ref().map(Verified::of)),
             Err(error) => tracing::debug!(%error, "recorded verifications can't be looked for"),
         }
         ports.clock.sleep(LOOK_FOR_VERIFICATIONS).await;

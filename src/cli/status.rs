@@ -14,7 +14,7 @@ use super::{Failure, Reporting, block_on, output};
 use crate::config::Config;
 use crate::lease::{LeaseRow, Listing};
 use crate::ops::clock::{Clock, SystemClock, between};
-use crate::ops::words::thousands;
+use crate::ops::words::counted;
 use crate::source::{Checkpoint, Shard, ShardId};
 use crate::worker::Family;
 
@@ -30,7 +30,8 @@ struct ShardStatus {
     owner_alive: Option<bool>,
     /// Null where the row is gone: the shard has ended, and its children have moved on.
     checkpoint: Option<Checkpoint>,
-    /// Bytes that are not archived yet; null where the source can't tell (a compressed file that has been begun).
+    /// Bytes that are not archived yet; null where the source can't tell (a compressed file that has been begun, or has
+    /// changed since its end was archived).
     lag_bytes: Option<u64>,
     /// How long ago the time is up to which the shard is known to be archived; null where it is not known, and for files.
     lag_ms: Option<u64>,
@@ -168,7 +169,7 @@ impl Status {
         let mut table = output::table(&header, &[4, 5]);
         for shard in &self.shards {
             let lag = match (shard.lag_bytes, shard.lag_ms) {
-                (Some(bytes), _) => format!("{} bytes", thousands(bytes)),
+                (Some(bytes), _) => counted(bytes, "byte"),
                 (None, Some(ms)) => humantime::format_duration(Duration::from_secs(ms / 1000)).to_string(),
                 (None, None) => "-".into(),
             };

@@ -7,6 +7,14 @@ use bytesize::ByteSize;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+/// A value as a file has it.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Form {
+    Number(u64),
+    Text(String),
+}
+
 /// A duration, written `30m`, `1h 30m`, `35d`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct HumanDuration(Duration);
@@ -49,11 +57,15 @@ impl Serialize for HumanDuration {
 
 impl<'de> Deserialize<'de> for HumanDuration {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let parsed = humantime::parse_duration(&text);
-        parsed
-            .map(Self)
-            .map_err(|_| de::Error::custom(format!("`{text}` is no duration; write `30m`, `1h 30m` or `35d`")))
+        let wrong = |text: &dyn fmt::Display| {
+            de::Error::custom(format!("`{text}` is no duration; write `30m`, `1h 30m` or `35d`"))
+        };
+        match Form::deserialize(deserializer) {
+            Ok(Form::Text(text)) => humantime::parse_duration(&text).map(Self).map_err(|_| wrong(&text)),
+            // Of what? Whoever writes a number means seconds, or minutes.
+            Ok(Form::Number(number)) => Err(wrong(&number)),
+            Err(_) => Err(de::Error::custom("not a duration; write `30m`, `1h 30m` or `35d`")),
+        }
     }
 }
 
@@ -109,12 +121,6 @@ impl Serialize for HumanBytes {
 
 impl<'de> Deserialize<'de> for HumanBytes {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Form {
-            Number(u64),
-            Text(String),
-        }
         let text = match Form::deserialize(deserializer) {
             Ok(Form::Number(bytes)) => return Ok(Self(ByteSize(bytes))),
             Ok(Form::Text(text)) => text,

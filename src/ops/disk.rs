@@ -109,12 +109,17 @@ pub(crate) fn read_if_there(path: &Path) -> io::Result<Option<Vec<u8>>> {
     }
 }
 
-/// The path and the cause, in words.
+/// The path and the cause, in words, and what to do about it where that is known.
 pub(crate) fn explain(path: &Path, error: &io::Error) -> String {
+    let path = path.display();
     match error.kind() {
-        ErrorKind::StorageFull => format!("{}: no space left on the disk", path.display()),
-        ErrorKind::QuotaExceeded => format!("{}: no space left within the quota", path.display()),
-        _ => format!("{}: {error}", path.display()),
+        ErrorKind::StorageFull => format!("{path}: no space left on the disk"),
+        ErrorKind::QuotaExceeded => format!("{path}: no space left within the quota"),
+        ErrorKind::ReadOnlyFilesystem => format!("{path}: {error}; remount the disk for writing"),
+        ErrorKind::PermissionDenied => {
+            format!("{path}: {error}; let the user that runs auditlake read and write there")
+        }
+        _ => format!("{path}: {error}"),
     }
 }
 

@@ -114,10 +114,12 @@ impl StateDir {
     /// Looks at a directory without taking it, and changes nothing.
     pub fn look(path: impl Into<PathBuf>) -> Result<StateView, StateError> {
         let path = path.into();
-        if path.is_dir() && format_is_known(&path)? {
-            Ok(StateView { path })
-        } else {
-            Err(StateError::Missing { path })
+        match std::fs::metadata(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(StateError::Missing { path }),
+            Err(error) => at(&path, Err(error)),
+            Ok(found) if !found.is_dir() => at(&path, Err(io::ErrorKind::NotADirectory.into())),
+            Ok(_) if format_is_known(&path)? => Ok(StateView { path }),
+            Ok(_) => Err(StateError::Missing { path }),
         }
     }
 
@@ -285,6 +287,19 @@ mod tests {
         let parent = tempdir().unwrap();
         let path = parent.path().join("deep/state");
         (parent, path)
+    }
+
+    #[test]
+    fn what_is_no_directory_is_not_taken_for_one_that_is_missing() {
+        let (parent, path) = somewhere();
+        assert!(matches!(StateDir::look(&path), Err(StateError::Missing { .. })));
+        let file = parent.path().join("file");
+        fs::write(&file, "x").unwrap();
+        for path in [&file, &file.join("state")] {
+            let error = StateDir::look(path).unwrap_err();
+            assert!(matches!(error, StateError::Unavailable { .. }), "{error}");
+            assert!(error.to_string().contains(&format!("{}: ", path.display())), "{error}");
+        }
     }
 
     #[test]

@@ -15,9 +15,14 @@ pub fn thousands(number: u64) -> String {
     text
 }
 
-/// So many of what is called `one` where there is one, and has an `s` where there are more: `1 shard`, `2,000 shards`.
+/// So many of what is called `one` where there is one, and ends as nouns do where there are more: `1 shard`, `2,000
+/// batches`.
 pub fn counted(number: u64, one: &str) -> String {
-    let plural = if number == 1 { "" } else { "s" };
+    let plural = match number {
+        1 => "",
+        _ if one.ends_with("ch") => "es",
+        _ => "s",
+    };
     format!("{} {one}{plural}", thousands(number))
 }
 
@@ -52,6 +57,7 @@ mod tests {
     fn one_of_a_thing_is_not_many() {
         let shown = [0, 1, 2, 1_000].map(|number| counted(number, "shard"));
         assert_eq!(shown, ["0 shards", "1 shard", "2 shards", "1,000 shards"]);
+        assert_eq!([1, 2].map(|number| counted(number, "batch")), ["1 batch", "2 batches"]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use futures_util::stream::{self, StreamExt as _};
 
-use super::inventory::Job;
+use super::inventory::{Job, other_size};
 use super::report::{Kind, Report};
 use crate::archive::manifest::ManifestObject;
 use crate::archive::{ArchiveError, ArchiveStore, Stat};
@@ -47,8 +47,7 @@ fn compare(object: &ManifestObject, stat: Option<Stat>) -> Result<By, (Kind, Str
         return Err((Kind::MissingObject, detail));
     };
     if stat.bytes != object.bytes {
-        let detail = format!("it has {} bytes, its manifest says {}", stat.bytes, object.bytes);
-        return Err((Kind::AlteredObject, detail));
+        return Err((Kind::AlteredObject, other_size(stat.bytes, object)));
     }
     match stat.sha256 {
         None => Ok(By::Size),

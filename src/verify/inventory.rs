@@ -9,6 +9,7 @@ use crate::archive::identity::IDENTITY_KEY;
 use crate::archive::manifest::ManifestObject;
 use crate::batch::Window;
 use crate::encode::keys::{self, BatchName};
+use crate::ops::words::{counted, thousands};
 use crate::source::{Range, ShardId};
 
 /// An object that a sound manifest lists, and what it must be.
@@ -90,13 +91,17 @@ pub(super) fn take_stock(chains: &mut BTreeMap<String, Chain>, judged: &[Listed]
 /// What the listing says of an object that should stand.
 fn presence(object: &ManifestObject, listing: &[Listed]) -> Option<(Kind, String)> {
     let Ok(found) = listing.binary_search_by(|listed| listed.key.as_str().cmp(&object.key)) else {
-        let detail =
-            format!("its manifest lists it with {} rows and {} bytes; it is not there", object.rows, object.bytes);
+        let (rows, bytes) = (counted(object.rows, "row"), counted(object.bytes, "byte"));
+        let detail = format!("its manifest lists it with {rows} and {bytes}; it is not there");
         return Some((Kind::MissingObject, detail));
     };
     let bytes = listing[found].bytes;
-    (bytes != object.bytes)
-        .then(|| (Kind::AlteredObject, format!("it has {bytes} bytes, its manifest says {}", object.bytes)))
+    (bytes != object.bytes).then(|| (Kind::AlteredObject, other_size(bytes, object)))
+}
+
+/// The words for an object that has so many bytes, and not as many as its manifest says.
+pub(super) fn other_size(bytes: u64, object: &ManifestObject) -> String {
+    format!("it has {}, its manifest says {}", counted(bytes, "byte"), thousands(object.bytes))
 }
 
 /// Why an object stands that no sound manifest lists.
@@ -164,9 +169,9 @@ fn unlisted(key: &str, name: Option<BatchName<'_>>, detail: String, chains: &BTr
 fn truncated(chain: &Chain, strays: &BTreeSet<(u64, &str)>) -> Option<Finding> {
     let (first, example) = strays.first()?;
     let detail = format!(
-        "{} objects of batches that no manifest tells of ({example}, for one): either the chain's end is missing or a \
-         batch was under way, and there is no lease row to tell which",
-        strays.len()
+        "{} of batches that no manifest tells of ({example}, for one): either the chain's end is missing or a batch was \
+         under way, and there is no lease row to tell which",
+        counted(strays.len() as u64, "object")
     );
     let key = keys::manifest_key_in(&chain.folder, *first);
     Some(Finding { shard: Some(chain.shard.clone()), batch_seq: Some(*first), key, kind: Kind::TruncatedTail, detail })

@@ -14,6 +14,7 @@ use crate::archive::manifest::{Counts, Manifest, ManifestObject, ObjectKind};
 use crate::batch::Window;
 use crate::digest::Digest;
 use crate::encode::keys;
+use crate::ops::words::counted;
 use crate::source::{Checkpoint, Range, ShardId};
 
 /// A manifest as it was read.
@@ -119,12 +120,13 @@ impl Chain {
 
     fn report_rogue(&mut self, rogue: &Loaded) {
         self.excused.insert(rogue.number);
-        let required = self.bounds.required();
+        let required = counted(self.bounds.required(), "batch");
         let objects = rogue.parsed.as_ref().map_or(0, |manifest| manifest.objects.len());
         let detail = format!(
-            "the lease row counts {required} batches and shows no batch {} under way: nobody put this manifest, nor \
-             the {objects} objects that it lists",
-            rogue.number
+            "the lease row counts {required} and shows no batch {} under way: nobody put this manifest, nor the {} that \
+             it lists",
+            rogue.number,
+            counted(objects as u64, "object")
         );
         self.report_manifest(Kind::UnlistedObject, rogue.number, detail);
     }
@@ -151,7 +153,7 @@ impl Chain {
                 _ => format!("manifests {} to {} are missing", missing.start, missing.end - 1),
             };
             let (kind, why) = if missing.start >= self.next {
-                (Kind::TruncatedTail, format!("the lease row counts {} batches", self.bounds.required()))
+                (Kind::TruncatedTail, format!("the lease row counts {}", counted(self.bounds.required(), "batch")))
             } else {
                 (Kind::MissingManifest, format!("the chain goes on with {}", missing.end))
             };
@@ -210,6 +212,7 @@ impl Chain {
         if let Some((&first, fault)) = foreign.first_key_value() {
             let others = match foreign.len() - 1 {
                 0 => String::new(),
+                1 => "; so does another of this shard".to_owned(),
                 n => format!("; so do {n} others of this shard"),
             };
             self.report_manifest(Kind::BrokenChain, first, format!("it {fault}{others}"));
@@ -289,19 +292,20 @@ fn miscounts(counts: &Counts, objects: &[ManifestObject]) -> Vec<String> {
     let mut found = Vec::new();
     if archived.saturating_add(duplicates).saturating_add(rejected) != records {
         found.push(format!(
-            "it counts {records} records, but {archived} archived, {duplicates} duplicates and {rejected} rejected"
+            "it counts {}, but {archived} archived, {} and {rejected} rejected",
+            counted(records, "record"),
+            counted(duplicates, "duplicate")
         ));
     }
-    for (kind, word, counted) in
-        [(ObjectKind::Events, "archived", archived), (ObjectKind::Rejected, "rejected", rejected)]
+    for (kind, word, said) in [(ObjectKind::Events, "archived", archived), (ObjectKind::Rejected, "rejected", rejected)]
     {
         let listed = rows(kind);
-        if listed != counted {
-            found.push(format!("it counts {counted} {word}, its objects list {listed} rows"));
+        if listed != said {
+            found.push(format!("it counts {said} {word}, its objects list {}", counted(listed, "row")));
         }
     }
     if conflicts > archived {
-        found.push(format!("it counts {conflicts} conflicts among {archived} archived"));
+        found.push(format!("it counts {} among {archived} archived", counted(conflicts, "conflict")));
     }
     found
 }

@@ -16,6 +16,7 @@ use super::rows::{Read, Strangers};
 use super::{Options, Progress};
 use crate::archive::{ArchiveError, ArchiveStore};
 use crate::encode::keys;
+use crate::ops::words::counted;
 use crate::source::ShardId;
 
 /// Pairs of objects with records in common that are read again to name one of these records. In an archive that is
@@ -139,7 +140,10 @@ impl<'a> Proof<'a> {
                     batch_seq: Some(batch_seq),
                     key: keys::manifest_key(shard, batch_seq),
                     kind: Kind::CountMismatch,
-                    detail: format!("it counts {said} conflicts, {found} of its rows are noted as such"),
+                    detail: format!(
+                        "it counts {}, and of its rows {found} are noted as such",
+                        counted(said, "conflict")
+                    ),
                 });
             }
         }

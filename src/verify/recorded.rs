@@ -33,6 +33,23 @@ pub struct Recorded {
     pub findings: Vec<Finding>,
 }
 
+/// What a worker shows of an archive's verifications.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// The newest.
+    pub newest: Recorded,
+    /// The last before it that found something, where the newest found nothing and none since then covered as much as this
+    /// one and found nothing either: a quick look never clears what reading everything has found.
+    pub uncleared: Option<Recorded>,
+}
+
+impl Standing {
+    /// The verification whose findings stand, if there are any.
+    pub fn found(&self) -> &Recorded {
+        self.uncleared.as_ref().unwrap_or(&self.newest)
+    }
+}
+
 impl Recorded {
     /// What is kept of a verification that began at `began`.
     pub fn of(report: &Report, began: Timestamp) -> Self {
@@ -59,10 +76,8 @@ impl Recorded {
         }
     }
 
-    /// The newest of the archive `archive_id`, with the findings that stand: its own, or if it has none, those of the
-    /// last before it that found some, unless one since then covered as much and found none. So a quick look never
-    /// clears what reading everything has found. `None` where the newest can't be read.
-    pub async fn standing(archive: &dyn ArchiveStore, archive_id: Uuid) -> Result<Option<Self>, ArchiveError> {
+    /// The newest of the archive `archive_id`, and what stands beside it. `None` where the newest can't be read.
+    pub async fn standing(archive: &dyn ArchiveStore, archive_id: Uuid) -> Result<Option<Standing>, ArchiveError> {
         let listed = archive.list(VERIFICATIONS_PREFIX).await?.into_iter();
         let mut keys: Vec<_> = listed.map(|listed| listed.key).collect();
         keys.sort_unstable_by(|a, b| b.cmp(a));
@@ -70,24 +85,21 @@ impl Recorded {
         let Some(key) = keys.next() else { return Ok(None) };
         let Some(newest) = Self::read(archive, archive_id, key).await? else { return Ok(None) };
         if newest.findings_total > 0 {
-            return Ok(Some(newest));
+            return Ok(Some(Standing { newest, uncleared: None }));
         }
         let mut found_none = vec![newest.covered.clone()];
         for key in keys {
             if found_none.iter().any(Covered::is_whole) {
                 break;
             }
-            let Some(Self { covered, findings_total, findings, .. }) = Self::read(archive, archive_id, key).await?
-            else {
-                break;
-            };
-            if findings_total == 0 {
-                found_none.push(covered);
-            } else if !found_none.iter().any(|newer| newer.covers(&covered)) {
-                return Ok(Some(Self { findings_total, findings, ..newest }));
+            let Some(older) = Self::read(archive, archive_id, key).await? else { break };
+            if older.findings_total == 0 {
+                found_none.push(older.covered);
+            } else if !found_none.iter().any(|newer| newer.covers(&older.covered)) {
+                return Ok(Some(Standing { newest, uncleared: Some(older) }));
             }
         }
-        Ok(Some(newest))
+        Ok(Some(Standing { newest, uncleared: None }))
     }
 
     /// One of the archive; `None` where it can't be read, or is another's.
@@ -121,7 +133,7 @@ mod tests {
         }
         archive.put_if_absent("_verify/20261108T000000Z.json", Bytes::from_static(b"no JSON")).await.unwrap();
         let newest = Recorded::standing(&archive, Uuid::nil()).await.unwrap();
-        assert_eq!(newest, Some(recorded("2026-11-10T00:00:00Z")));
+        assert_eq!(newest, Some(Standing { newest: recorded("2026-11-10T00:00:00Z"), uncleared: None }));
         assert_eq!(Recorded::standing(&archive, Uuid::max()).await.unwrap(), None);
     }
 
@@ -140,24 +152,28 @@ mod tests {
         let fast = Covered { fast: true, ..Covered::default() };
         let late = Covered { since: Some("2026-11-01T00:00:00Z".parse().unwrap()), ..Covered::default() };
         let (fast_found, all_found, late_found) = (4, 3, 2);
+        // What each covered and found, what stands then, and on which day that was found.
         let steps = [
-            (fast.clone(), fast_found, fast_found),
-            (fast.clone(), 0, 0),
-            (Covered::default(), all_found, all_found),
-            (fast.clone(), 0, all_found),
-            (late.clone(), 0, all_found),
-            (late.clone(), late_found, late_found),
-            (Covered::default(), 0, 0),
-            (fast, 0, 0),
-            (late.clone(), late_found, late_found),
-            (late, 0, 0),
+            (fast.clone(), fast_found, fast_found, 1),
+            (fast.clone(), 0, 0, 2),
+            (Covered::default(), all_found, all_found, 3),
+            (fast.clone(), 0, all_found, 3),
+            (late.clone(), 0, all_found, 3),
+            (late.clone(), late_found, late_found, 6),
+            (Covered::default(), 0, 0, 7),
+            (fast, 0, 0, 8),
+            (late.clone(), late_found, late_found, 9),
+            (late, 0, 0, 10),
         ];
         let archive = MemoryArchive::default();
-        for (day, (covered, findings_total, stands)) in (1..).zip(steps) {
+        for (day, (covered, findings_total, stands, found_on)) in (1..).zip(steps) {
             let began = format!("2026-11-{day:02}T00:00:00Z");
             Recorded { covered, findings_total, ..recorded(&began) }.put(&archive).await.unwrap();
             let standing = Recorded::standing(&archive, Uuid::nil()).await.unwrap().unwrap();
-            assert_eq!((standing.began, standing.findings_total), (began.parse().unwrap(), stands), "day {day}");
+            let found = standing.found();
+            assert_eq!((standing.newest.began, found.findings_total), (began.parse().unwrap(), stands), "day {day}");
+            let found_on = format!("2026-11-{found_on:02}T00:00:00Z");
+            assert_eq!(found.began, found_on.parse::<Timestamp>().unwrap(), "day {day}");
         }
     }
 }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::lease::Gap;
+use crate::ops::words::{counted, thousands};
 use crate::source::ShardId;
 
 /// The kinds of damage. Each has one name, and each single damage is reported by one of them.
@@ -167,22 +168,19 @@ pub fn render(report: &Report) -> String {
 
 fn render_into(out: &mut String, report: &Report) -> fmt::Result {
     writeln!(out, "archive   {}", report.archive_id)?;
-    writeln!(
-        out,
-        "chains    {} shards, {} manifests, {} objects listed",
-        report.shards, report.manifests, report.objects
-    )?;
+    let (shards, manifests) = (counted(report.shards, "shard"), counted(report.manifests, "manifest"));
+    writeln!(out, "chains    {shards}, {manifests}, {} listed", counted(report.objects, "object"))?;
     let size = bytesize::ByteSize(report.bytes);
-    writeln!(out, "read      {} objects, {} rows, {size}", report.objects_read, report.rows)?;
+    writeln!(out, "read      {}, {}, {size}", counted(report.objects_read, "object"), counted(report.rows, "row"))?;
     writeln!(out, "covered   {}", Coverage(&report.covered))?;
     if report.covered.fast {
-        let (by_checksum, by_size) = (report.by_checksum, report.by_size_only);
-        writeln!(out, "compared  {by_checksum} objects by the SHA-256 that the store keeps, {by_size} by size only")?;
+        let (by_checksum, by_size) = (counted(report.by_checksum, "object"), thousands(report.by_size_only));
+        writeln!(out, "compared  {by_checksum} by the SHA-256 that the store keeps, {by_size} by size only")?;
     }
     let tail = if report.tail_proved { "proved against the lease rows" } else { "NOT PROVED (see the notes)" };
     writeln!(out, "tail      {tail}")?;
     if report.in_flight > 0 {
-        writeln!(out, "in flight {} objects of batches under way", report.in_flight)?;
+        writeln!(out, "in flight {} of batches under way", counted(report.in_flight, "object"))?;
     }
     for RecordedGap { shard, batch_seq, gap } in &report.gaps {
         let from = gap.from.map_or_else(|| "an unknown time".to_owned(), |from| from.to_string());
@@ -201,7 +199,7 @@ fn render_into(out: &mut String, report: &Report) -> fmt::Result {
     match report.findings.len() {
         0 if report.covered.is_whole() => writeln!(out, "no damage found"),
         0 => writeln!(out, "no damage found in what was covered"),
-        n => writeln!(out, "DAMAGED: {n} finding{}", if n == 1 { "" } else { "s" }),
+        n => writeln!(out, "DAMAGED: {}", counted(n as u64, "finding")),
     }
 }
 
@@ -243,6 +241,18 @@ mod tests {
             notes: Vec::new(),
             gaps: Vec::new(),
             findings: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn one_of_a_kind_is_not_many() {
+        let text = render(&Report { manifests: 1, rows: 1_234, in_flight: 1, ..report() });
+        for line in [
+            "chains    1 shard, 1 manifest, 3 objects listed\n",
+            "read      3 objects, 1,234 rows, 2.0 KiB\n",
+            "in flight 1 object of batches under way\n",
+        ] {
+            assert!(text.contains(line), "{text}");
         }
     }
 

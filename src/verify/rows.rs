@@ -11,6 +11,7 @@ use super::reader::{RowKey, RowReader};
 use super::report::Kind;
 use crate::archive::manifest::ObjectKind;
 use crate::digest::Digest;
+use crate::ops::words::{counted, thousands};
 use crate::source::Range;
 
 /// How many strangers of an object are remembered one by one, to be named.
@@ -86,7 +87,7 @@ pub(super) fn read_object(job: &Job, bytes: Bytes, reader: &dyn RowReader, ident
         let detail = format!("its digest is that of its manifest, yet it cannot be read: {reason}");
         read.faults.push((Kind::AlteredObject, detail));
     } else if read.rows != object.rows {
-        let detail = format!("it holds {} rows, its manifest says {}", read.rows, object.rows);
+        let detail = format!("it holds {}, its manifest says {}", counted(read.rows, "row"), thousands(object.rows));
         read.faults.push((Kind::CountMismatch, detail));
     } else if object.kind == ObjectKind::Events && read.strangers.count == 0 {
         let mut said = Times::default();

@@ -32,7 +32,7 @@ pub enum WorkerError {
     #[error(transparent)]
     Source(#[from] SourceError),
     /// The lease rows could not be read or made.
-    #[error(transparent)]
+    #[error("{}{}", away(.0), .0)]
     Lease(#[from] LeaseError),
     /// The archive could not be asked whether it is new.
     #[error(transparent)]
@@ -40,6 +40,11 @@ pub enum WorkerError {
     /// The tables that all shards share are gone, or were made anew. Whoever starts anew goes on from the archive.
     #[error("{0}; start it again")]
     StateLost(String),
+}
+
+/// What an error that may pass means for the whole worker.
+fn away(error: &LeaseError) -> &'static str {
+    if error.may_pass() { "the state can't be reached: " } else { "" }
 }
 
 /// How a worker's time came to its end.

@@ -15,7 +15,7 @@ use crate::app::Ports;
 use crate::archive::chain;
 use crate::dedupe::ClaimError;
 use crate::digest::Digest;
-use crate::lease::{Holding, Lease, LeaseError, LeaseRow};
+use crate::lease::{Holding, Lease, LeaseError, LeaseRow, WorkerId};
 use crate::ops::retry::retry;
 use crate::source::{ShardId, Until};
 
@@ -61,7 +61,8 @@ impl Start {
         let (parent_heads, Some(lease)) = prepared else { return Ok(Outcome::NotTaken) };
         let renews = !self.ports.leases.sole_worker();
         if renews {
-            let before = self.row.owner.as_ref().map_or("nobody", |owner| owner.as_str());
+            // Nobody where it was given back, or never taken: the row does not tell which.
+            let before = self.row.owner.as_ref().map(WorkerId::as_str);
             tracing::info!(shard = %self.row.shard, worker = %self.settings.worker, before, "took the lease");
         }
         let kept = lease.keep();

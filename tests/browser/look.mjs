@@ -51,13 +51,15 @@ const send = (sessionId, method, params = {}) =>
     commands.write(`${JSON.stringify({ id: number, sessionId, method, params })}\0`);
   });
 
-// What stands out at the right of its box, where it is not cut off on purpose; and all that can be read.
+// What stands out at the right of its box; what is cut off there on purpose; and all that can be read.
 const LOOK = `(() => {
   const name = (element) => element.tagName.toLowerCase() + (element.className ? "." + element.className : "");
-  const stands_out = (element) => element.scrollWidth > element.clientWidth && getComputedStyle(element).textOverflow !== "ellipsis";
-  const boxes = [document.documentElement, ...document.querySelectorAll("body, body *")];
-  const sideways = boxes.filter((box) => getComputedStyle(box).display !== "inline" && stands_out(box));
-  return { text: document.body.innerText, sideways: [...new Set(sideways.map(name))] };
+  const stands_out = (element) => element.scrollWidth > element.clientWidth && getComputedStyle(element).display !== "inline";
+  const is_cut = (element) => getComputedStyle(element).textOverflow === "ellipsis";
+  const boxes = [document.documentElement, ...document.querySelectorAll("body, body *")].filter(stands_out);
+  const names = (boxes) => [...new Set(boxes.map(name))];
+  const [cut, sideways] = [boxes.filter(is_cut), boxes.filter((box) => !is_cut(box))];
+  return { text: document.body.innerText, sideways: names(sideways), cut: names(cut) };
 })()`;
 
 const { targetId } = await send(undefined, "Target.createTarget", { url: "about:blank" });

@@ -148,7 +148,7 @@ async fn numbers_of_a_manifest_that_contradict_one_another_are_a_count_mismatch(
     type Forge = fn(&mut Manifest);
     let forgeries: [(&str, Forge); 6] = [
         ("records", |m| m.counts.records += 1),
-        ("duplicates", |m| m.counts.duplicates += 1),
+        ("1 duplicate and", |m| m.counts.duplicates += 1),
         ("archived", |m| {
             m.counts.archived -= 1;
             m.counts.records -= 1;
@@ -158,7 +158,7 @@ async fn numbers_of_a_manifest_that_contradict_one_another_are_a_count_mismatch(
             m.counts.records += 1;
         }),
         ("conflicts among", |m| m.counts.conflicts = 1000),
-        ("conflicts, 1 of its rows", |m| m.counts.conflicts = 0),
+        ("conflicts, and of its rows 1 ", |m| m.counts.conflicts = 0),
     ];
     for (word, forge) in forgeries {
         let mut world = World::new();

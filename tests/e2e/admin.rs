@@ -159,6 +159,28 @@ fn a_recorded_verification_is_shown() {
 }
 
 #[test]
+fn damage_that_a_weaker_verification_could_not_see_is_shown_as_what_was_found_before() {
+    let workspace = Workspace::new();
+    Plan { seed: 75, lines: 100, files: 1, pad: 0 }.corpus().write_to(&workspace.input());
+    workspace.catch_up();
+    let damaged = workspace.objects("events").swap_remove(0);
+    let path = workspace.archive().join(&damaged);
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[10] ^= 1;
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, bytes).unwrap();
+    workspace.run(&["verify", "--record"]).expect(1);
+    workspace.run(&["verify", "--record", "--fast"]).expect(0);
+    let served = Served::start(workspace);
+    served.wait_for_metric("auditlake_verify_last_findings", 1.0);
+    let page = served.get("/").body;
+    for said in ["ago found damage in the archive, and none since then looked at as much:", "; last verify, ", &damaged]
+    {
+        assert!(page.contains(said), "no {said}: {page}");
+    }
+}
+
+#[test]
 fn the_page_says_what_is_read_where_it_goes_and_since_when_it_counts() {
     let workspace = Workspace::new();
     let (input, archive) = (workspace.input().display().to_string(), workspace.archive().display().to_string());

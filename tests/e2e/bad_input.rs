@@ -51,6 +51,8 @@ fn a_wrong_value_is_named_with_its_key_and_what_would_be_right() {
             "\"half an hour\"",
             "batch.window: `half an hour` is no duration; write `30m`, `1h 30m` or `35d`",
         ),
+        ("batch.window", "30", "batch.window: `30` is no duration; write `30m`, `1h 30m` or `35d`"),
+        ("batch.window", "true", "batch.window: not a duration; write `30m`, `1h 30m` or `35d`"),
         ("batch.max_bytes", "\"plenty\"", "batch.max_bytes: `plenty` is no size; write `128MiB` or a number of bytes"),
         ("batch.max_records", "0", "batch.max_records: must be more than 0"),
         ("archive.compression_level", "23", "archive.compression_level: 23 is not between 1 and 22"),
@@ -79,11 +81,38 @@ fn a_configuration_that_is_missing_is_named() {
 
 #[test]
 fn without_a_source_it_says_which_key_to_set() {
-    let said = complaint(finish(&mut Workspace::bare_command(&["catch-up"])), 2);
-    assert_eq!(
-        said,
-        "auditlake: source.file.path: is required: the file or directory to archive; is --config missing?"
-    );
+    let workspace = Workspace::new();
+    for command in ["catch-up", "run", "status", "check"] {
+        let mut command = Workspace::bare_command(&[command]);
+        let said = complaint(finish(command.current_dir(workspace.path(""))), 2);
+        assert_eq!(
+            said,
+            "auditlake: source.file.path: is required: the file or directory to archive; is --config missing?"
+        );
+        assert!(!workspace.state().exists() && !workspace.archive().exists());
+    }
+}
+
+#[test]
+fn a_state_that_is_no_directory_or_may_not_be_read_is_named_with_its_key() {
+    let mut workspace = with_record();
+    elsewhere(&mut workspace);
+    fs::write(workspace.path("file"), "x").unwrap();
+    let file = workspace.path("file");
+    workspace.set_path("state.embedded.path", &file);
+    // Told apart from one that is missing: by that `verify` would not prove the chain's end, and `status` say that nobody reads.
+    let said = complaint(workspace.run(&["status"]), 1);
+    let begins = format!("auditlake: state.embedded.path: the state directory is unavailable: {}", file.display());
+    assert!(said.starts_with(&begins), "{said}");
+
+    elsewhere(&mut workspace);
+    as_nobody(&workspace, &["catch-up"]).expect(0);
+    forbid(&workspace.path("out/state"));
+    for command in ["catch-up", "status", "verify"] {
+        let said = complaint(as_nobody(&workspace, &[command]), 1);
+        assert!(said.starts_with("auditlake: state.embedded.path: the state directory is unavailable: "), "{said}");
+        assert!(said.ends_with("; let the user that runs auditlake read and write there"), "{said}");
+    }
 }
 
 #[test]

@@ -109,6 +109,57 @@ fn every_permission_that_is_missing_is_named_as_iam_names_it() {
     assert_all_is_archived_once(&cloud, &feed);
 }
 
+fn remarks(report: &Value) -> Vec<(&str, &str)> {
+    let steps = report["steps"].as_array().unwrap().iter();
+    steps.filter_map(|step| Some((step["what"].as_str().unwrap(), step["remark"].as_str()?))).collect()
+}
+
+#[test]
+fn tables_that_nobody_works_with_are_remarked_upon_where_workers_work_with_others() {
+    let (mut cloud, mut feed) = (Cloud::new(2), Feed::new(84));
+    cloud.put(&mut feed, 10);
+    cloud.catch_up();
+    let report = cloud.run(&["check", "--json"]).expect(0).json();
+    assert!(remarks(&report).is_empty(), "{report:#}");
+
+    let mistyped = format!("{}-typo", cloud.tables);
+    cloud.set("state.dynamodb.table_prefix", &format!("{mistyped:?}")).set("state.dynamodb.create_tables", "true");
+    let report = cloud.run(&["check", "--json"]).expect(0).json();
+    let [("open it", made), ("be the archive of this state", unknown)] = remarks(&report)[..] else {
+        panic!("{report:#}")
+    };
+    assert!(made.contains(&format!("made just now: {mistyped}-leases, {mistyped}-claims;")), "{made}");
+    for said in [&format!("nothing of it in the tables {mistyped}-leases"), "correct state.dynamodb.table_prefix"] {
+        assert!(unknown.contains(said), "{unknown}");
+    }
+    let again = cloud.run(&["check"]).expect(0).stdout;
+    assert!(again.contains("    remark: the archive ") && !again.contains("made just now"), "{again}");
+    assert!(again.ends_with("all of it works, with 1 remark\n"), "{again}");
+}
+
+#[test]
+fn of_a_bucket_that_is_not_there_that_is_said_once() {
+    let mut cloud = Cloud::new(1);
+    cloud.set("archive.s3.bucket", "\"no-such-bucket-of-ours\"").set("state.dynamodb.create_tables", "true");
+    let said = cloud.run(&["check"]).expect(1).stdout;
+    let archive = said.split("\narchive: ").nth(1).unwrap();
+    assert_eq!(archive.matches("there is no bucket `no-such-bucket-of-ours`").count(), 1, "{said}");
+    assert_eq!((archive.matches("  not tried\n").count(), archive.matches("✓").count()), (5, 0), "{said}");
+    assert!(said.ends_with("1 thing is missing\n"), "{said}");
+}
+
+#[test]
+fn a_directory_that_nothing_is_known_of_is_remarked_upon() {
+    let mut workspace = Workspace::new();
+    Plan { seed: 85, lines: 100, files: 1, pad: 0 }.corpus().write_to(&workspace.input());
+    workspace.catch_up();
+    let elsewhere = workspace.path("elsewhere");
+    workspace.set_path("state.embedded.path", &elsewhere);
+    let report = workspace.run(&["check", "--json"]).expect(0).json();
+    let [(_, remark)] = remarks(&report)[..] else { panic!("{report:#}") };
+    assert!(remark.contains("correct state.embedded.path"), "{remark}");
+}
+
 #[test]
 fn what_would_be_refused_later_is_refused_here() {
     let (mut cloud, mut feed) = (Cloud::new(2), Feed::new(83));

@@ -5,7 +5,8 @@ use std::process::Stdio;
 
 use crate::support::{Record, Workspace, finish};
 
-const COMMANDS: [&str; 7] = ["run", "catch-up", "status", "verify", "rebuild-state", "ddl", "config"];
+const COMMANDS: [&str; 9] =
+    ["run", "catch-up", "check", "status", "verify", "rebuild-state", "import-checkpoints", "ddl", "config"];
 
 #[test]
 fn every_command_has_a_help_that_names_it() {
@@ -15,6 +16,9 @@ fn every_command_has_a_help_that_names_it() {
         let own = finish(&mut Workspace::bare_command(&[command, "--help"])).expect(0);
         assert!(own.stdout.contains(&format!("Usage: auditlake {command}")) && own.stderr.is_empty(), "{own:?}");
         assert!(own.stdout.contains("--config <FILE>"), "{}", own.stdout);
+    }
+    for code in ["Exit codes:\n  0  done\n", "\n  1  ", "\n  2  the configuration", "\n  3  `catch-up` is done"] {
+        assert!(help.contains(code), "{code}: {help}");
     }
 }
 

@@ -378,3 +378,19 @@ fn an_application_that_runs_is_not_taken_over() {
     assert!(missing.stderr.contains("there is no table no-such-table"), "{}", missing.stderr);
     assert!(!world.workspace.archive().exists());
 }
+
+#[test]
+fn without_a_region_or_credentials_whoever_only_looks_says_so_as_well() {
+    let world = InTables::new();
+    world.run(&["catch-up"]).expect(0);
+    for command in [&["verify"][..], &["status"], &["import-checkpoints", "--from", "kcl"]] {
+        let without = |variable: &str| {
+            let mut command = world.command(&world.workspace, command);
+            finish(command.env_remove(variable))
+        };
+        let said = without("AWS_REGION").expect(2).stderr;
+        assert!(said.contains("state.dynamodb.region: is required: neither it nor AWS_REGION"), "{said}");
+        let said = without("AWS_ACCESS_KEY_ID").expect(2).stderr;
+        assert!(said.contains("state.dynamodb: there are no credentials (environment, profile"), "{said}");
+    }
+}

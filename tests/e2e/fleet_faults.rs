@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use auditlake_test_servers::Answer;
 
-use crate::support::{Cloud, Feed, Worker, assert_all_is_archived_once, stop_all, wait_until, wait_until_balanced};
+use crate::support::{
+    Cloud, Feed, Worker, assert_all_is_archived_once, get, served_at, stop_all, wait_until, wait_until_balanced,
+};
 
 fn errors(worker: &Worker) -> usize {
     worker.process.stderr().lines().filter(|line| line.contains(r#""level":"ERROR""#)).count()
@@ -23,7 +25,8 @@ fn memory(worker: &Worker) -> u64 {
 fn a_lease_table_that_is_away_for_long_makes_no_lease_wander() {
     let (mut cloud, mut feed) = (Cloud::new(6), Feed::new(41));
     cloud.set("lease.failover", "\"2s\"");
-    let workers = ["a", "b", "c"].map(|name| cloud.worker(name));
+    let listen = [("AUDITLAKE__METRICS__LISTEN", "127.0.0.1:0")];
+    let workers = ["a", "b", "c"].map(|name| cloud.worker_with(name, &listen));
     wait_until_balanced(&cloud, &workers.each_ref());
     cloud.put(&mut feed, 100);
     cloud.wait_until_archived(&feed);
@@ -32,6 +35,13 @@ fn a_lease_table_that_is_away_for_long_makes_no_lease_wander() {
     cloud.dynamodb_faults.down();
     cloud.put(&mut feed, 100);
     thread::sleep(Duration::from_mins(1));
+    let page = get(&served_at(&workers[0].process), "/").body;
+    let own = ["data-is=\"state\">lease ran out<", "data-is=\"owner\" title=\"this worker\">"];
+    assert_eq!(own.map(|said| page.matches(said).count()), [2, 2], "{page}");
+    for said in ["the state can't be reached: ", "What is not read here is shown as it was ", "read elsewhere"] {
+        assert!(page.contains(said), "no {said}: {page}");
+    }
+    assert!(!page.contains(">-</b><span class=\"dim\">most behind"), "{page}");
     cloud.dynamodb_faults.up();
 
     let is_renewed = || cloud.leases().iter().all(|(shard, lease)| lease.counter > before.1[shard].counter);

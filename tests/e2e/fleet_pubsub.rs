@@ -262,15 +262,21 @@ fn what_is_wrong_with_a_subscription_is_said_by_its_name() {
 
 #[test]
 fn check_tries_the_subscription_and_where_its_messages_are_kept() {
-    let subscribed = Subscribed::new();
-    let check = |code| subscribed.cloud.run(&["check", "--json"]).expect(code).json();
-    let tried = check(0);
+    let mut subscribed = Subscribed::new();
+    let check = |subscribed: &Subscribed, code| subscribed.cloud.run(&["check", "--json"]).expect(code).json();
+    let tried = check(&subscribed, 0);
     assert_eq!(tried["steps"].as_array().unwrap().len(), 14, "{tried:#}");
     assert!(subscribed.segments().is_empty(), "{:?}", subscribed.segments());
     let denied = subscribed.cloud.s3_faults.on("DeleteObject").answer(Answer::s3_access_denied());
-    let report = check(1);
+    let report = check(&subscribed, 1);
     let failed = report["steps"].as_array().unwrap().iter().find(|step| step["ok"] == false).unwrap();
     assert_eq!(failed["what"], "put into a spool once, and remove it");
     assert!(failed["error"].as_str().unwrap().contains("allow s3:DeleteObject on "), "{failed}");
     denied.heal();
+
+    subscribed.cloud.set("archive.s3.bucket", "\"no-such-bucket-of-ours\"");
+    let report = check(&subscribed, 1);
+    let failed = report["steps"].as_array().unwrap().iter().filter(|step| step["ok"] == false);
+    let failed: Vec<_> = failed.map(|step| step["what"].as_str().unwrap()).collect();
+    assert_eq!(failed, ["put into a spool once, and remove it", "open it"], "{report:#}");
 }

@@ -67,6 +67,31 @@ fn every_form_of_file_is_archived_and_the_second_run_archives_nothing() {
 }
 
 #[test]
+fn status_says_of_every_form_that_was_archived_whole_that_it_is_caught_up() {
+    let (workspace, _) = every_form();
+    workspace.catch_up();
+    let status = || {
+        let status = workspace.run(&["status", "--json"]).expect(0).json();
+        let shards = status["shards"].as_array().unwrap().iter();
+        let said = |shard: &Value| ["shard", "state", "lag_bytes"].map(|key| shard[key].clone());
+        shards.map(said).collect::<Vec<_>>()
+    };
+    let done = status();
+    assert_eq!(done.len(), 7);
+    for [shard, state, lag] in &done {
+        assert_eq!((state, lag), (&json!("caught up"), &json!(0)), "{shard}");
+    }
+
+    // Longer, or another file: only reading it tells.
+    let packed = std::fs::read(workspace.input().join("packed.ndjson.gz")).unwrap();
+    workspace.feed("packed.ndjson.gz", [packed, gzip(Record::new(1).line(40).as_bytes())].concat());
+    let changed: Vec<_> = status().into_iter().filter(|[_, state, _]| state != "caught up").collect();
+    assert_eq!(changed, [[json!("packed.ndjson.gz"), json!("unowned"), json!(null)]]);
+    assert_eq!(workspace.catch_up()["records"], 1);
+    assert_eq!(status(), done);
+}
+
+#[test]
 fn the_summary_is_a_table_with_a_headline() {
     let (workspace, truth) = every_form();
     let first = workspace.run(&["catch-up"]).expect(0).stdout;

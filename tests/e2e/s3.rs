@@ -172,7 +172,7 @@ fn the_sql_for_a_bucket_names_it_and_how_to_reach_it() {
     assert!(sql.contains(&host(world.proxy.url())), "the environment's: {sql}");
 
     world.workspace.set("archive.compression", "\"gzip\"");
-    assert!(world.run(&["ddl", "duckdb"]).expect(0).stderr.contains("have another format"));
+    assert!(world.run(&["ddl", "duckdb"]).expect(0).stderr.contains("this SQL opens all but "));
     world.proxy.on("ListObjectsV2").answer(Answer::s3_access_denied());
     let done = world.run(&["ddl", "duckdb"]).expect(0);
     assert!(done.stderr.contains("s3:ListBucket") && done.stdout.contains(&root), "{done:?}");

@@ -46,8 +46,12 @@ fn warnings() -> EnvFilter {
 }
 
 fn json(told: &Told) -> impl Subscriber + Send + Sync + use<> {
+    json_of(told, warnings())
+}
+
+fn json_of(told: &Told, filter: EnvFilter) -> impl Subscriber + Send + Sync + use<> {
     let told = told.clone();
-    in_json(warnings(), move || told.clone())
+    in_json(filter, move || told.clone())
 }
 
 fn text(told: &Told) -> impl Subscriber + Send + Sync + use<> {
@@ -134,4 +138,25 @@ async fn a_lease_that_can_not_be_renewed_and_is_lost_names_its_shard_once() {
         let shards: Vec<Value> = told.objects_with(words).into_iter().map(|line| line["shard"].clone()).collect();
         assert!(shards.contains(&"s0".into()) && shards.contains(&"s1".into()), "{shards:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_takes_a_lease_names_the_one_that_died_with_it_and_nobody_where_it_was_given_back() {
+    let told = Told::default();
+    let logging = tracing::subscriber::set_default(json_of(&told, EnvFilter::new("info")));
+    let world = shared_world().await;
+    put_everywhere(&world, 1, 0..4);
+    let a = start(&world, "a");
+    world.sleep(Duration::from_secs(5)).await;
+    a.stop().await;
+    let b = start(&world, "b");
+    world.sleep(Duration::from_secs(5)).await;
+    b.kill().await;
+    let c = start(&world, "c");
+    world.sleep(Duration::from_mins(1)).await;
+    c.stop().await;
+    drop(logging);
+    let lines = told.objects_with("took the lease");
+    let taken: Vec<_> = lines.iter().map(|line| (line["worker"].as_str().unwrap(), line.get("before"))).collect();
+    assert_eq!(taken, [("a", None), ("b", None), ("c", Some(&"b".into()))], "{lines:#?}");
 }

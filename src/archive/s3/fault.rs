@@ -51,6 +51,22 @@ const PASSING: &[&str] = &["BadDigest", "XAmzContentSHA256Mismatch", "Incomplete
 /// What full stores say that are not Amazon's.
 const FULL: &[&str] = &["QuotaExceeded", "InsufficientStorage", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded"];
 
+const NO_BUCKET: &[&str] = &["NoSuchBucket", "InvalidBucketName"];
+
+/// Credentials that are none there.
+const UNKNOWN: &[&str] = &["InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "InvalidSecurity"];
+
+/// Whether the bucket is another region's.
+fn is_elsewhere(code: &str, status: u16) -> bool {
+    matches!(code, "PermanentRedirect" | "TemporaryRedirect" | "AuthorizationHeaderMalformed")
+        || matches!(status, 301 | 307)
+}
+
+/// Whether every other call would be answered in the same way.
+fn is_of_the_whole(code: &str, status: u16) -> bool {
+    NO_BUCKET.contains(&code) || UNKNOWN.contains(&code) || is_elsewhere(code, status)
+}
+
 impl S3Options {
     /// Tells what the answer to a call on `key` means.
     pub(super) fn judge<E>(&self, asked: Asked, key: &str, error: &SdkError<E, HttpResponse>) -> Answer
@@ -99,21 +115,25 @@ impl S3Options {
             Some(advice) => format!("{place} answers {said}; {advice}"),
             None => format!("{place} answers {said}"),
         };
-        Answer::Failed(ArchiveError::Refused { key: key.to_owned(), reason })
+        Answer::Failed(if is_of_the_whole(code.unwrap_or_default(), status) {
+            ArchiveError::OutOfReach { reason }
+        } else {
+            ArchiveError::Refused { key: key.to_owned(), reason }
+        })
     }
 
     /// What a human can do about it, where that is known.
     fn advice(&self, asked: Asked, code: Option<&str>, status: u16, region: Option<&str>) -> Option<String> {
         let bucket = &self.bucket;
         let text = match (code.unwrap_or_default(), status) {
-            ("NoSuchBucket" | "InvalidBucketName", _) => {
+            (code, _) if NO_BUCKET.contains(&code) => {
                 format!("there is no bucket `{bucket}` there: make it, or correct archive.s3.bucket")
             }
-            ("PermanentRedirect" | "TemporaryRedirect" | "AuthorizationHeaderMalformed", _) | (_, 301 | 307) => {
+            (code, status) if is_elsewhere(code, status) => {
                 let region = region.map_or_else(|| "another one".to_owned(), |region| format!("`{region}`"));
                 format!("the bucket's region is {region}: correct archive.s3.region (or archive.s3.endpoint_url)")
             }
-            ("InvalidAccessKeyId" | "SignatureDoesNotMatch" | "InvalidToken" | "InvalidSecurity", _) => {
+            (code, _) if UNKNOWN.contains(&code) => {
                 "the credentials are not known there: look at what the SDK finds (environment, profile, role)"
                     .to_owned()
             }

@@ -43,7 +43,7 @@ use super::{ArchiveError, ArchiveStore, Listed, Put, Stat, check_key, check_pref
 use crate::digest::Digest;
 use crate::ops::clock::Clock;
 use crate::ops::retry::retry;
-use crate::ops::words::causes;
+use crate::ops::words::{causes, counted};
 
 /// The most keys that S3 puts on a page.
 const PAGE: usize = 1000;
@@ -245,7 +245,7 @@ async fn read_body(key: &str, mut found: GetObjectOutput) -> Result<Bytes, Archi
     }
     match said {
         Some(said) if said != body.len() => {
-            Err(unavailable(key, format!("its body has {} bytes, {said} were announced", body.len())))
+            Err(unavailable(key, format!("its body has {}, {said} were announced", counted(body.len() as u64, "byte"))))
         }
         _ => Ok(body.freeze()),
     }

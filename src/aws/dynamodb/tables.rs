@@ -89,14 +89,14 @@ pub async fn exists(client: &Client, name: &str) -> Result<bool, TableError> {
     Ok(describe(client, name).await?.is_some())
 }
 
-/// Sees to it that the table is there and can be written to. Of any number of workers that do it at the same time, all
-/// succeed.
+/// Sees to it that the table is there and can be written to; whether it was made now. Of any number of workers that do it
+/// at the same time, all succeed.
 pub async fn prepare(
     client: &Client,
     spec: TableSpec<'_>,
     options: TableOptions<'_>,
     clock: &dyn Clock,
-) -> Result<(), TableError> {
+) -> Result<bool, TableError> {
     let started = clock.monotonic();
     let mut made = false;
     loop {
@@ -125,7 +125,7 @@ pub async fn prepare(
     if options.create && options.point_in_time_recovery {
         back_up(client, spec.name, clock).await;
     }
-    Ok(())
+    Ok(made)
 }
 
 /// What makes the table from a shell.

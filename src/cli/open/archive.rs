@@ -57,6 +57,16 @@ pub(in crate::cli) struct OpenArchive {
 }
 
 impl OpenArchive {
+    /// Fails where nothing can be asked of a bucket: it is not there, or gives no answer. A single permission that is
+    /// missing is another matter.
+    pub(in crate::cli) async fn find(&self) -> Result<(), Failure> {
+        let Some(bucket) = &self.bucket else { return Ok(()) };
+        match bucket.probe(Probe::List).await {
+            Err(ArchiveError::Refused { .. }) | Ok(()) => Ok(()),
+            Err(error) => Err(self.place.failure(error)),
+        }
+    }
+
     /// Tries out what can be tried of a bucket.
     pub(in crate::cli) async fn probe(&self, probes: &[Probe]) -> Result<(), Failure> {
         if let Some(bucket) = &self.bucket {
@@ -165,18 +175,20 @@ async fn check_presence(
     }
 }
 
-/// Sees whether archive and state belong together, or may: where neither is there yet.
-pub(in crate::cli) async fn check_pair(archive: &OpenArchive, state: &State) -> Result<(), Failure> {
+/// Sees whether archive and state belong together, or may: where neither is there yet. The archive that is there, where
+/// the state is nobody's yet.
+pub(in crate::cli) async fn check_pair(archive: &OpenArchive, state: &State) -> Result<Option<Uuid>, Failure> {
     match check_presence(archive, state).await? {
         (Some(bound), Some(found)) if bound != found.archive_id => Err(Failure::configuration(anyhow!(
             "{}: it is the archive {}, and {state} belong to {bound}",
             archive.place,
             found.archive_id
         ))),
-        _ => identity::look(archive.store.as_ref())
-            .await
-            .map(drop)
-            .map_err(|error| identity_failure(error, &archive.place)),
+        (bound, _) => {
+            let found = identity::look(archive.store.as_ref()).await;
+            let found = found.map_err(|error| identity_failure(error, &archive.place))?;
+            Ok(found.filter(|_| bound.is_none()).map(|found| found.archive_id))
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::require_region;
 use crate::archive::ArchiveStore;
 use crate::aws::dynamodb::{CLAIM_PATIENCE, LEASE_PATIENCE, TableError, TableOptions, client, exists, prepare};
-use crate::aws::{check_credentials, dynamodb_client, sdk_config};
+use crate::aws::{Patience, check_credentials, dynamodb_client, sdk_config};
 use crate::cli::Failure;
 use crate::config::{Config, DynamodbConfig};
 use crate::dedupe::dynamodb::{ClaimsTable, DynamoClaims, Marker, table as claims_table};
@@ -26,6 +26,8 @@ pub(in crate::cli) struct DynamoState {
     leases: Client,
     claims: ClaimsTable,
     names: Names,
+    /// The names of those that were not there before.
+    made: Vec<String>,
     /// The dedupe window.
     window: Duration,
     clock: Arc<dyn Clock>,
@@ -64,35 +66,41 @@ impl DynamoState {
     pub(super) async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Self, Failure> {
         let settings = &config.state.dynamodb;
         let names = Names::of(settings);
-        let sdk = sdk_config(settings.access(), CLAIM_PATIENCE).await;
-        require_region(sdk.region(), "state.dynamodb", "the tables'")?;
-        let refuse = |reason| Failure::configuration(anyhow!("state.dynamodb: {reason}"));
-        check_credentials(&sdk).await.map_err(refuse)?;
-        let (leases, claims) = (client(settings, LEASE_PATIENCE).await, dynamodb_client(&sdk));
+        let claims = found_client(settings, CLAIM_PATIENCE).await?;
+        let leases = client(settings, LEASE_PATIENCE).await;
         let options = TableOptions {
             create: settings.create_tables,
             point_in_time_recovery: settings.point_in_time_recovery,
             tags: &settings.tags,
         };
         // With the claims' client: it waits longer.
-        let mut missing = Vec::new();
+        let (mut missing, mut made) = (Vec::new(), Vec::new());
         for table in [lease_table(&names.leases), claims_table(&names.claims)] {
             match prepare(&claims, table, options, clock.as_ref()).await {
                 // Told together: whoever makes the one makes the other.
                 Err(error @ TableError::Missing { .. }) => missing.push(error.to_string()),
-                prepared => prepared.map_err(table_failure)?,
+                prepared => {
+                    if prepared.map_err(table_failure)? {
+                        made.push(table.name.to_owned());
+                    }
+                }
             }
         }
         if !missing.is_empty() {
             return Err(Failure::configuration(anyhow!(missing.join("\n")).context("state.dynamodb.table_prefix")));
         }
         let claims = ClaimsTable::new(claims, &names.claims);
-        Ok(Self { leases, claims, names, window: config.dedupe.window.get(), clock })
+        Ok(Self { leases, claims, names, made, window: config.dedupe.window.get(), clock })
     }
 
     /// The tables' names.
     pub(super) fn names(&self) -> &Names {
         &self.names
+    }
+
+    /// The names of the tables that were made when they were opened.
+    pub(super) fn made(&self) -> &[String] {
+        &self.made
     }
 
     /// The archive that the tables belong to, if they do to any.
@@ -174,10 +182,19 @@ impl DynamoState {
     }
 }
 
+/// A client for the tables, where there is a region and there are credentials to be found.
+pub(in crate::cli) async fn found_client(settings: &DynamodbConfig, patience: Patience) -> Result<Client, Failure> {
+    let sdk = sdk_config(settings.access(), patience).await;
+    require_region(sdk.region(), "state.dynamodb", "the tables'")?;
+    let refuse = |reason| Failure::configuration(anyhow!("state.dynamodb: {reason}"));
+    check_credentials(&sdk).await.map_err(refuse)?;
+    Ok(dynamodb_client(&sdk))
+}
+
 /// The lease rows, to be looked at; none where there is no table, or nobody knows whose it is.
 pub(super) async fn look(config: &Config, archive_id: Option<Uuid>) -> Result<Option<DynamoLeases>, Failure> {
     let names = Names::of(&config.state.dynamodb);
-    let client = client(&config.state.dynamodb, LEASE_PATIENCE).await;
+    let client = found_client(&config.state.dynamodb, LEASE_PATIENCE).await?;
     if !exists(&client, &names.leases).await.map_err(table_failure)? {
         return Ok(None);
     }

@@ -30,9 +30,9 @@ use source::READ_AHEAD;
 pub(super) use archive::{
     OpenArchive, archive_identity, bucket_endpoint, check_pair, find_archive, open_archive, read_archive,
 };
-pub(super) use dynamodb::Names;
+pub(super) use dynamodb::{Names, found_client};
 pub(super) use pubsub::open_subscription;
-pub(super) use source::{Lag, OpenSource, open_source, pages};
+pub(super) use source::{Lag, OpenSource, open_source, pages, require_files};
 pub(super) use state::{State, claim_options, look_at_leases, remake_claims, state_is_in_use};
 
 /// Refuses a service whose region nothing names; `section` is its part of the configuration.

@@ -78,7 +78,10 @@ impl OpenSource {
     /// What of `shard` is not archived by what its lease row says.
     pub(in crate::cli) fn lag(&self, shard: &Shard, row: &LeaseRow, now: Timestamp) -> std::io::Result<Lag> {
         match self {
-            Self::File(files) => Ok(Lag { bytes: files.lag(shard, &row.checkpoint)?, time: None }),
+            Self::File(files) => {
+                let done_at = row.read_through.filter(|_| row.caught_up);
+                Ok(Lag { bytes: files.lag(shard, &row.checkpoint, done_at)?, time: None })
+            }
             Self::Kinesis(_) | Self::Pubsub(_) => {
                 let behind = |read: Timestamp| between(read, now);
                 Ok(Lag { bytes: None, time: row.read_through.filter(|_| !row.ended).map(behind) })
@@ -115,13 +118,18 @@ pub(in crate::cli) fn pages(config: &Config) -> Arc<MemoryBudget> {
     MemoryBudget::new(config.limits.memory.as_u64() / READ_AHEAD)
 }
 
+/// Refuses a configuration that names nothing to read, as none at all does.
+pub(in crate::cli) fn require_files(config: &Config) -> Result<&Path, Failure> {
+    config.source.file.path.as_deref().ok_or_else(|| {
+        Failure::configuration(anyhow!(
+            "source.file.path: is required: the file or directory to archive; is --config missing?"
+        ))
+    })
+}
+
 /// The files, if there is anything at their path.
 fn open_files(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<FileSource>, Failure> {
-    let Some(path) = config.source.file.path.clone() else {
-        return Err(Failure::configuration(anyhow!(
-            "source.file.path: is required: the file or directory to archive; is --config missing?"
-        )));
-    };
+    let path = require_files(config)?.to_owned();
     readable(&path).with_context(|| format!("source.file.path: {}", path.display())).map_err(Failure::configuration)?;
     let options = FileOptions {
         path,

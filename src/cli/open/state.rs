@@ -41,6 +41,14 @@ impl State {
         })
     }
 
+    /// The names of the tables that were made when it was opened.
+    pub(in crate::cli) fn made_tables(&self) -> &[String] {
+        match self {
+            Self::Embedded(_) => &[],
+            Self::Dynamodb(state) => state.made(),
+        }
+    }
+
     /// The archive that it belongs to, if it does to any.
     pub(in crate::cli) async fn bound(&self) -> Result<Option<Uuid>, Failure> {
         match self {
@@ -170,6 +178,7 @@ fn state_failure(error: StateError) -> Failure {
         StateError::OtherArchive { .. } => Failure::configuration(anyhow!(
             "{error}; one state directory goes with one archive: set state.embedded.path and archive.local.path to a pair"
         )),
+        StateError::Unavailable { .. } => Failure::Failed(anyhow!(error).context("state.embedded.path")),
         other => Failure::Failed(other.into()),
     }
 }

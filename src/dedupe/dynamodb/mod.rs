@@ -31,6 +31,7 @@ use self::statements::{READS, STATEMENTS};
 use super::{Claim, ClaimError, Claims, Verdict};
 use crate::ops::clock::Clock;
 use crate::ops::identity::random_bytes;
+use crate::ops::words::counted;
 use crate::source::ShardId;
 
 pub use marker::{ClaimsTable, Marker, table};
@@ -127,7 +128,8 @@ impl Claims for DynamoClaims {
             let failure = written.or(read);
             if open > 0 && self.clock.monotonic().saturating_sub(since) >= PATIENCE {
                 let reason = failure.unwrap_or_else(|| "others write the same items all the time".to_owned());
-                return Err(ClaimError::Unavailable(format!("{open} claims wait for {}: {reason}", self.table.name)));
+                let (claims, table) = (counted(open as u64, "claim"), &self.table.name);
+                return Err(ClaimError::Unavailable(format!("{claims} not settled in {table}: {reason}")));
             }
             if open > 0 && failure.is_some() {
                 self.clock.sleep(pace::pause(round, u16::from_le_bytes(random_bytes()))).await;

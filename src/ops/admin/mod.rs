@@ -22,7 +22,7 @@ use super::metrics::Moment;
 use crate::source::Source;
 use crate::source::pubsub::Receiver;
 use crate::verify::Kind;
-use crate::verify::recorded::Recorded;
+use crate::verify::recorded::Standing;
 use crate::worker::Totals;
 
 /// What is known of a worker once all that it needs is open.
@@ -47,13 +47,15 @@ pub struct Opened {
     pub memory_limit: u64,
 }
 
-/// The newest recorded verification of an archive.
+/// The newest recorded verification of an archive, and the findings that stand.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verified {
     /// When it began.
     pub at: Timestamp,
-    /// How much it found.
+    /// How much was found that stands.
     pub findings: u64,
+    /// When the verification that found it began, where it is an older one.
+    pub found_at: Option<Timestamp>,
     /// The first of these: what each is, and the key that it is about.
     pub first: Vec<(Kind, String)>,
 }
@@ -62,13 +64,15 @@ impl Verified {
     /// The most findings that are named.
     const MOST_NAMED: usize = 5;
 
-    /// What is shown of a recorded verification.
-    pub fn of(recorded: Recorded) -> Self {
-        let named = recorded.findings.into_iter().take(Self::MOST_NAMED);
+    /// What is shown of what stands.
+    pub fn of(standing: &Standing) -> Self {
+        let found = standing.found();
+        let named = found.findings.iter().take(Self::MOST_NAMED);
         Self {
-            at: recorded.began,
-            findings: recorded.findings_total,
-            first: named.map(|finding| (finding.kind, finding.key)).collect(),
+            at: standing.newest.began,
+            findings: found.findings_total,
+            found_at: standing.uncleared.as_ref().map(|older| older.began),
+            first: named.map(|finding| (finding.kind, finding.key.clone())).collect(),
         }
     }
 }

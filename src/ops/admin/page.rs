@@ -35,6 +35,7 @@ pub(super) async fn page(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
         now: admin.clock.now(),
         monotonic: admin.clock.monotonic(),
         started: admin.started,
+        worker: admin.opened.get().map(|opened| opened.worker.clone()),
         shown: admin.totals.board.shown(),
         committed: admin.totals.committed(),
         verified: admin.last_verified(),
@@ -48,6 +49,8 @@ struct PageMoment {
     now: Timestamp,
     monotonic: Duration,
     started: Timestamp,
+    /// This worker's name, once it is known.
+    worker: Option<String>,
     shown: Shown,
     committed: Tally,
     verified: Option<Verified>,
@@ -100,7 +103,9 @@ impl PageMoment {
     }
 
     fn now(&self) -> Markup {
-        let lag = self.shown.held.values().filter_map(|held| held.lag(self.now)).max();
+        let held = self.shown.held.values().filter_map(|held| held.lag(self.now));
+        let not_held = self.seen().iter().filter(|seen| self.is_own_and_not_held(seen));
+        let lag = held.chain(not_held.filter_map(|seen| self.lag(seen))).max();
         html! {
             div.tiles {
                 (tile("shards read here", &self.shown.held.len().to_string(), ""))
@@ -128,33 +133,68 @@ impl PageMoment {
     }
 
     fn verification(&self) -> Markup {
-        let Some(Verified { at, findings, .. }) = &self.verified else { return tile("last verify", "none yet", "dim") };
-        let name = format!("last verify, {} ago", ago(*at, self.now));
+        let Some(Verified { at, findings, found_at, .. }) = &self.verified else {
+            return tile("last verify", "none yet", "dim");
+        };
+        let last = format!("last verify, {} ago", ago(*at, self.now));
+        let name = found_at.map_or(last.clone(), |found| format!("found {} ago; {last}", ago(found, self.now)));
         match findings {
             0 => tile(&name, "intact", "good"),
             _ => tile(&name, &counted(*findings, "finding"), "bad"),
         }
     }
 
-    /// What the last verify found, as far as it is named.
+    /// The findings that stand, as far as they are named.
     fn damage(&self) -> Markup {
-        let Some(Verified { findings: findings @ 1.., first, .. }) = &self.verified else { return html! {} };
+        let Some(Verified { findings: findings @ 1.., first, found_at, .. }) = &self.verified else { return html! {} };
         let unnamed = findings.saturating_sub(first.len() as u64);
         html! {
             div.reasons {
-                div { "The last verify found damage in the archive:" }
+                @if let Some(found_at) = found_at {
+                    div title=(found_at) {
+                        "A verify " (ago(*found_at, self.now)) " ago found damage in the archive, and none since then looked at as "
+                        "much:"
+                    }
+                } @else {
+                    div { "The last verify found damage in the archive:" }
+                }
                 @for (kind, key) in first { div { (kind) " " code { (key) } } }
                 @if unnamed > 0 { div.dim { "and " (thousands(unnamed)) " more; " code { "auditlake verify" } " names all" } }
             }
         }
     }
 
+    /// The shards as their lease rows were when they were looked at last.
+    fn seen(&self) -> &[SeenShard] {
+        self.shown.look.as_ref().map_or(&[], |look| &look.shards)
+    }
+
+    /// Whether the shard was this worker's when it was seen last, and is not read: its lease could not be renewed, or is
+    /// about to be taken.
+    fn is_own_and_not_held(&self, seen: &SeenShard) -> bool {
+        let is_own = seen.owner.is_some() && seen.owner == self.worker;
+        is_own && !seen.ended && !self.shown.held.contains_key(&seen.shard)
+    }
+
+    fn lag(&self, seen: &SeenShard) -> Option<Duration> {
+        match self.shown.held.get(&seen.shard) {
+            Some(held) => held.lag(self.now),
+            None if seen.ended => None,
+            None => seen.archived_through.map(|through| between(through, self.now)),
+        }
+    }
+
     fn shards(&self) -> Markup {
-        let seen = self.shown.look.as_ref().map_or(&[][..], |look| &look.shards);
+        let seen = self.seen();
         if seen.is_empty() {
             return html! { div.dim { "none yet" } };
         }
         html! {
+            @if let Some((since, _)) = &self.shown.failing {
+                div.warn {
+                    "What is not read here is shown as it was " (roughly(self.monotonic.saturating_sub(*since))) " ago."
+                }
+            }
             div.table { table {
                 thead { tr {
                     th.name { "shard" } th { "state" } th.owner { "owner" } th.long { "archived through" } th.n { "behind" }
@@ -171,12 +211,9 @@ impl PageMoment {
         let held = self.shown.held.get(&seen.shard);
         let (checkpoint, batches) =
             held.map_or((&seen.checkpoint, seen.batches), |held| (&held.checkpoint, held.batches));
-        let lag = match held {
-            Some(held) => held.lag(self.now),
-            None if seen.ended => None,
-            None => seen.archived_through.map(|through| between(through, self.now)),
-        };
-        let owner = if held.is_some() { "this worker" } else { seen.owner.as_deref().unwrap_or("-") };
+        let lag = self.lag(seen);
+        let is_own = held.is_some() || self.is_own_and_not_held(seen);
+        let owner = if is_own { "this worker" } else { seen.owner.as_deref().unwrap_or("-") };
         html! {
             tr {
                 td.name data-is="shard" { code { (seen.shard) } }
@@ -203,6 +240,8 @@ impl PageMoment {
             Some(held) if held.failing.is_some() => ("bad", "can't commit"),
             Some(_) => ("good", "read here"),
             None if is_stopped => ("bad", "stopped"),
+            None if self.is_own_and_not_held(seen) && self.shown.failing.is_some() => ("bad", "lease ran out"),
+            None if self.is_own_and_not_held(seen) => ("dim", "waiting"),
             None if seen.owner.is_some() => ("", "read elsewhere"),
             None if seen.pending => ("warn", "batch under way"),
             None => ("dim", "waiting"),

@@ -14,6 +14,7 @@ fn moment() -> PageMoment {
         now: NOW,
         monotonic: Duration::ZERO,
         started: NOW - Duration::from_mins(90),
+        worker: Some("this-one".into()),
         shown: Shown::default(),
         committed: Tally::default(),
         verified: None,
@@ -30,7 +31,8 @@ fn object(kind: ObjectKind, number: usize) -> CommittedObject {
 
 fn verified(findings: u64, named: usize) -> PageMoment {
     let first = (0..named).map(|number| (Kind::AlteredObject, format!("events/{number}"))).collect();
-    PageMoment { verified: Some(Verified { at: NOW - Duration::from_hours(3), findings, first }), ..moment() }
+    let at = NOW - Duration::from_hours(3);
+    PageMoment { verified: Some(Verified { at, findings, found_at: None, first }), ..moment() }
 }
 
 /// One batch of these objects was committed.
@@ -72,6 +74,22 @@ fn one_finding_is_named_as_one() {
 }
 
 #[test]
+fn a_finding_that_stands_from_before_is_not_the_last_verifys() {
+    let mut moment = verified(1, 1);
+    moment.verified.as_mut().unwrap().found_at = Some(NOW - Duration::from_hours(50));
+    let page = rendered(&moment);
+    assert!(
+        page.contains(">1 finding</b><span class=\"dim\">found 2days 2h ago; last verify, 3h ago</span>"),
+        "{page}"
+    );
+    assert!(
+        page.contains(">A verify 2days 2h ago found damage in the archive, and none since then looked at as much:"),
+        "{page}"
+    );
+    assert!(page.contains("altered_object <code>events/0</code>") && !page.contains("The last verify"), "{page}");
+}
+
+#[test]
 fn of_many_findings_the_first_are_named_and_the_others_counted() {
     let page = rendered(&verified(1_234, 5));
     assert!(page.contains(">1,234 findings</b>"), "{page}");
@@ -93,18 +111,47 @@ fn totals_say_since_when_they_count() {
     assert!(heading.is_some() && heading < total, "{page}");
 }
 
-#[test]
-fn each_cell_says_what_it_is_where_the_head_is_not_shown() {
-    let seen = SeenShard {
-        shard: ShardId::new("s"),
-        owner: Some("another-worker".into()),
+fn seen(shard: &str, owner: &str) -> SeenShard {
+    SeenShard {
+        shard: ShardId::new(shard),
+        owner: Some(owner.into()),
         checkpoint: Checkpoint::TrimHorizon,
         batches: 1_000,
         ended: false,
         archived_through: None,
         pending: false,
+    }
+}
+
+#[test]
+fn where_the_state_is_away_a_worker_knows_its_own_shards() {
+    let read = |shard, owner, minutes| {
+        let through = Some(NOW - Duration::from_mins(minutes));
+        SeenShard { archived_through: through, ..seen(shard, owner) }
     };
-    let shown = Shown { look: Some(Look { shards: vec![seen], unowned: 0 }), ..Shown::default() };
+    let ended = SeenShard { ended: true, ..read("c", "this-one", 50) };
+    let shards = vec![read("a", "this-one", 7), read("b", "another-worker", 99), ended];
+    let shown = Shown { look: Some(Look { shards, unowned: 0 }), ..Shown::default() };
+    let away = Shown { failing: Some((Duration::from_mins(2), "away".into())), ..shown.clone() };
+    let page = rendered(&PageMoment { shown: away, monotonic: Duration::from_mins(7), ..moment() });
+    for said in [
+        "data-is=\"state\">lease ran out<",
+        "title=\"this worker\">this worker<",
+        "title=\"another-worker\">another-worker<",
+        "<b class=\"\">7m</b><span class=\"dim\">most behind<",
+        "shown as it was 5m ago.",
+    ] {
+        assert_eq!(page.matches(said).count(), 1, "{said}: {page}");
+    }
+    let page = rendered(&PageMoment { shown, ..moment() });
+    assert!(page.contains("data-is=\"state\">waiting<"), "its lease is about to be taken: {page}");
+    assert!(!page.contains("ran out") && !page.contains("shown as it was"), "{page}");
+}
+
+#[test]
+fn each_cell_says_what_it_is_where_the_head_is_not_shown() {
+    let shown =
+        Shown { look: Some(Look { shards: vec![seen("s", "another-worker")], unowned: 0 }), ..Shown::default() };
     let page = rendered(&PageMoment { shown, ..moment() });
     assert_eq!(page.matches("<td").count(), page.matches("data-is=\"").count(), "{page}");
     assert_eq!(page.matches("<td").count(), page.matches("<th").count() - page.matches("<thead").count(), "{page}");

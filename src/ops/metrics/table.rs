@@ -124,6 +124,6 @@ pub const METRICS: &[Metric] = &[
         &[],
         "When the newest `verify --record` of this archive began; absent before the first",
     ),
-    gauge("verify_last_findings", &[], "What it found"),
+    gauge("verify_last_findings", &[], "What it found, or one before it that none since then cleared"),
     gauge("build_info", &["version"], "1; the version as a label"),
 ];

@@ -54,18 +54,21 @@ impl FileSource {
     }
 
     /// The bytes of a shard that lie behind `checkpoint`, without line breaks and separators at its end; `None` where a
-    /// compressed file has been begun, whose content's length nobody knows without reading it.
-    pub fn lag(&self, shard: &Shard, checkpoint: &Checkpoint) -> io::Result<Option<u64>> {
+    /// compressed file has been begun, whose content's length nobody knows without reading it. Of such a one `done_at`
+    /// tells: when all that it held then was archived, where it was.
+    pub fn lag(&self, shard: &Shard, checkpoint: &Checkpoint, done_at: Option<Timestamp>) -> io::Result<Option<u64>> {
         let (read, begun) = match checkpoint {
             Checkpoint::TrimHorizon | Checkpoint::Since(_) | Checkpoint::Imported(_) => (Some(0), false),
             Checkpoint::At { position, bytes, .. } => (position.sequence.as_u64().map(|offset| offset + bytes), true),
         };
         let path = self.path_of(&shard.id);
-        let left = read.and_then(|read| shard.end.bytes()?.checked_sub(read));
-        let (Some(stored), Some(left)) = (shard.end.bytes(), left) else { return Ok(None) };
+        let Some(stored) = shard.end.bytes() else { return Ok(None) };
         if !Content::open(&path, stored, 0)?.0.is_plain() {
-            return Ok((!begun).then_some(stored));
+            let changed_at = modified(&std::fs::metadata(&path)?);
+            let is_done = done_at.is_some_and(|done_at| changed_at <= done_at);
+            return Ok(if begun { is_done.then_some(0) } else { Some(stored) });
         }
+        let Some(left) = read.and_then(|read| stored.checked_sub(read)) else { return Ok(None) };
         if left > TAIL_BYTES {
             return Ok(Some(left));
         }

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::names::SpoolName;
 use crate::digest::Digest;
+use crate::ops::words::counted;
 
 const MAGIC: &[u8; 8] = b"AUDSPOOL";
 const DIGEST_BYTES: usize = 32;
@@ -217,7 +218,7 @@ pub(super) fn decode(spool: &SpoolName, number: u64, segment: &Bytes) -> Result<
     let body = Body::decode(Bytes::from(body)).map_err(|error| format!("its messages can't be read: {error}"))?;
     let messages: Vec<Message> = body.messages.into_iter().map(Message::try_from).collect::<Result<_, _>>()?;
     if messages.len() as u64 != header.count {
-        return Err(format!("it has {} messages and says {}", messages.len(), header.count));
+        return Err(format!("it has {} and says {}", counted(messages.len() as u64, "message"), header.count));
     }
     Ok(Segment { header, messages })
 }

@@ -163,8 +163,7 @@ async fn what_does_not_pass_is_refused_at_once_with_what_is_wrong_and_what_to_do
     let bucket = Bucket::new().await;
     let archive = bucket.archive();
     let (name, objects) = (&bucket.name, format!("arn:aws:s3:::{}/audit/logs/*", bucket.name));
-    for (answer, expected) in [
-        (Answer::s3_access_denied(), format!("allow s3:PutObject on {objects}")),
+    let whole = [
         (Answer::s3(404, "NoSuchBucket"), format!("there is no bucket `{name}` there")),
         (Answer::s3(403, "InvalidAccessKeyId"), "the credentials are not known there".into()),
         (Answer::s3(403, "SignatureDoesNotMatch"), "the credentials are not known there".into()),
@@ -173,15 +172,21 @@ async fn what_does_not_pass_is_refused_at_once_with_what_is_wrong_and_what_to_do
             "the bucket's region is `eu-west-3`: correct archive.s3.region".into(),
         ),
         (Answer::s3(400, "AuthorizationHeaderMalformed"), "correct archive.s3.region".into()),
+    ];
+    let one = [
+        (Answer::s3_access_denied(), format!("allow s3:PutObject on {objects}")),
         (Answer::s3(400, "KMS.DisabledException"), "see to the key of archive.s3.kms_key_id".into()),
         (Answer::s3(400, "InvalidStorageClass"), "correct archive.s3.storage_class".into()),
         (Answer::s3(400, "InvalidRequest"), "said by the fault proxy (HTTP 400)".into()),
         (Answer::s3(501, "NotImplemented"), "the store does not know what is asked of it".into()),
-    ] {
+    ];
+    let whole = whole.map(|(answer, expected)| (answer, expected, "the archive is out of reach: s3://"));
+    let one = one.map(|(answer, expected)| (answer, expected, "the archive refuses events/a: s3://"));
+    for (answer, expected, begins) in whole.into_iter().chain(one) {
         let fault = bucket.proxy.on("PutObject").answer(answer);
         let said = refusal(&archive.put_if_absent("events/a", body("x")).await.unwrap_err());
         assert_eq!(fault.hits(), 1, "no second try: {said}");
-        assert!(said.starts_with("the archive refuses events/a: s3://") && said.contains(&expected), "{said}");
+        assert!(said.starts_with(begins) && said.contains(&expected), "{said}");
         fault.heal();
     }
     bucket.proxy.on_any().answer(Answer::new(403));

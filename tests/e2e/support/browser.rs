@@ -18,6 +18,8 @@ pub struct Seen {
     pub text: String,
     /// The boxes out of which something stands, so that one has to scroll sideways.
     pub sideways: Vec<String>,
+    /// The boxes that cut off what stands out of them.
+    pub cut: Vec<String>,
 }
 
 /// Looks at the page on a desk and on a phone, by day and by night; pictures go to `target/page/`. `None`, aloud, where `make
