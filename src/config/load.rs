@@ -75,11 +75,7 @@ pub fn load(path: Option<&Path>, environment: impl Iterator<Item = (String, Stri
     let mut table = path.map_or_else(|| Ok(Table::new()), read)?;
     check_keys(&table, &schema, "")?;
     let environment: Vec<(String, String)> = environment.collect();
-    let misspelt = |name: &&String| {
-        name.starts_with("AUDITLAKE_") && !name.starts_with(PREFIX) && name["AUDITLAKE_".len()..].contains("__")
-    };
-    if let Some(name) = environment.iter().map(|(name, _)| name).find(misspelt) {
-        let meant = name.replacen("AUDITLAKE_", PREFIX, 1);
+    if let Some((name, meant)) = environment.iter().find_map(|(name, _)| Some((name, meant_by(name, &schema)?))) {
         return Err(invalid(name.as_str(), format!("is no setting of ours; did you mean {meant}?")));
     }
     let mut overrides: Vec<(String, String)> =
@@ -131,6 +127,26 @@ fn unknown(known: &serde_json::Map<String, Schema>, prefix: &str, key: &str) -> 
     let close = |candidate: &&String| likeness(candidate) <= 1 + candidate.len() / 3;
     let nearest = known.keys().filter(close).min_by_key(likeness).map(|nearest| join(prefix, nearest));
     ConfigError::UnknownKey { key: join(prefix, key), nearest }
+}
+
+/// The variable that is meant by one whose underscores are too few.
+fn meant_by(name: &str, schema: &Schema) -> Option<String> {
+    let rest = name.strip_prefix("AUDITLAKE_").filter(|rest| !rest.starts_with('_'))?;
+    if rest.contains("__") {
+        return Some(format!("{PREFIX}{rest}"));
+    }
+    let mut variables = Vec::new();
+    push_variables(schema, "AUDITLAKE", &mut variables);
+    let single = |variable: &String| variable.replace("__", "_") == name;
+    variables.into_iter().find(single)
+}
+
+/// The variables of all keys.
+fn push_variables(schema: &Schema, prefix: &str, variables: &mut Vec<String>) {
+    let Some(known) = properties(schema) else { return variables.push(prefix.to_owned()) };
+    for (key, below) in known {
+        push_variables(below, &format!("{prefix}__{}", key.to_ascii_uppercase()), variables);
+    }
 }
 
 /// Sets the key that the variable names. A value is read as TOML (`5`, `true`, `["dt"]`) where the key is no text.

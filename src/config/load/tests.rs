@@ -166,6 +166,12 @@ fn an_initial_position_is_a_word_or_a_time() {
 
 #[test]
 fn a_variable_with_one_underscore_too_few_is_not_passed_over() {
-    let complaint = from("", &[("AUDITLAKE_BATCH__WINDOW", "1m")]).unwrap_err();
-    assert_eq!(complaint, "AUDITLAKE_BATCH__WINDOW: is no setting of ours; did you mean AUDITLAKE__BATCH__WINDOW?");
+    for (name, meant) in [
+        ("AUDITLAKE_BATCH__WINDOW", "AUDITLAKE__BATCH__WINDOW"),
+        ("AUDITLAKE_BATCH_WINDOW", "AUDITLAKE__BATCH__WINDOW"),
+        ("AUDITLAKE_STATE_DYNAMODB_TABLE_PREFIX", "AUDITLAKE__STATE__DYNAMODB__TABLE_PREFIX"),
+    ] {
+        let complaint = from("", &[(name, "1m")]).unwrap_err();
+        assert_eq!(complaint, format!("{name}: is no setting of ours; did you mean {meant}?"));
+    }
 }
