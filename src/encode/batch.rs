@@ -1,6 +1,6 @@
 //! All objects of a batch: one of events for each partition, one of rejects for each date of arrival.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use rayon::prelude::*;
 
@@ -44,7 +44,12 @@ impl FinishedObject {
 /// Writes the objects of one batch, each row into its partition's.
 pub struct BatchEncoder {
     settings: Settings,
-    events: BTreeMap<String, Events>,
+    /// In the order in which the partitions came.
+    events: Vec<Events>,
+    /// Where in it each partition's are.
+    places: HashMap<String, usize>,
+    /// The partition of the row before: that of most rows.
+    last: usize,
     rejects: BTreeMap<String, Rejects>,
     /// How many rows it has taken, rejects not among them.
     rows: u64,
@@ -75,6 +80,7 @@ impl Sizes {
 
 /// A partition's object and what it last told about itself.
 struct Events {
+    partition: String,
     object: ObjectEncoder,
     encoded_bytes: u64,
     memory_bytes: u64,
@@ -100,7 +106,9 @@ impl BatchEncoder {
     pub fn new(layout: &Layout) -> Result<Self, EncodeError> {
         Ok(Self {
             settings: Settings::new(layout)?,
-            events: BTreeMap::new(),
+            events: Vec::new(),
+            places: HashMap::new(),
+            last: 0,
             rejects: BTreeMap::new(),
             rows: 0,
             sizes: Sizes::default(),
@@ -113,7 +121,8 @@ impl BatchEncoder {
     pub fn append(&mut self, row: &Row<'_>) {
         write_partition_path(&mut self.path, row, &self.settings.layout);
         self.rows += 1;
-        let events = partition(&mut self.events, &self.path, &self.settings, self.rows);
+        self.last = self.place();
+        let events = &mut self.events[self.last];
         if events.is_idle(self.rows) {
             events.object.begin_group();
         }
@@ -131,7 +140,7 @@ impl BatchEncoder {
         let rows = self.rows;
         let is_due =
             |events: &&mut Events| events.object.has_waiting() || (events.object.is_open() && events.is_idle(rows));
-        let mut due: Vec<&mut Events> = self.events.values_mut().filter(is_due).collect();
+        let mut due: Vec<&mut Events> = self.events.iter_mut().filter(is_due).collect();
         due.par_iter_mut().with_max_len(1).try_for_each(|events| {
             // What would begin a row group later may find the one before closed.
             if events.is_idle(rows) { events.object.end_group() } else { events.object.encode() }
@@ -140,6 +149,21 @@ impl BatchEncoder {
             self.sizes.update(events);
         }
         Ok(())
+    }
+
+    /// Where the events of the partition at `path` are, with an object that is made if its first row comes. The path is
+    /// copied only then.
+    fn place(&mut self) -> usize {
+        if self.events.get(self.last).is_some_and(|last| last.partition == self.path) {
+            return self.last;
+        }
+        if let Some(place) = self.places.get(&self.path) {
+            return *place;
+        }
+        let (partition, object) = (self.path.clone(), ObjectEncoder::with(&self.settings));
+        self.places.insert(partition.clone(), self.events.len());
+        self.events.push(Events { partition, object, encoded_bytes: 0, memory_bytes: 0, filled_at: self.rows });
+        self.events.len() - 1
     }
 
     /// Takes one reject.
@@ -167,15 +191,14 @@ impl BatchEncoder {
     /// The objects, in the order of their keys.
     pub fn finish(self, window: &Window, shard: &ShardId, batch_seq: u64) -> Result<Vec<FinishedObject>, EncodeError> {
         let layout = &self.settings.layout;
-        let finish = |(partition, mut events): (String, Events)| {
+        let finish = |mut events: Events| {
             if events.is_idle(self.rows) {
                 events.object.begin_group();
             }
-            let key = object_key(&partition, window, shard, batch_seq, layout);
+            let key = object_key(&events.partition, window, shard, batch_seq, layout);
             Ok(finished(key, ObjectKind::Events, events.object.finish()?))
         };
-        let events: Vec<_> = self.events.into_iter().collect();
-        let events = events.into_par_iter().with_max_len(1).map(finish);
+        let events = self.events.into_par_iter().with_max_len(1).map(finish);
         let mut objects = events.collect::<Result<Vec<_>, EncodeError>>()?;
         for (partition, Rejects { lines, rows }) in self.rejects {
             let object = EncodedObject { bytes: lines.into(), rows, min_emit_time: None, max_emit_time: None };
@@ -185,20 +208,6 @@ impl BatchEncoder {
         objects.sort_by(|a, b| a.key.cmp(&b.key));
         Ok(objects)
     }
-}
-
-/// The partition's object, made if it is the first row there. The path is copied only then.
-fn partition<'a>(
-    events: &'a mut BTreeMap<String, Events>,
-    path: &str,
-    settings: &Settings,
-    rows: u64,
-) -> &'a mut Events {
-    if !events.contains_key(path) {
-        let object = ObjectEncoder::with(settings);
-        events.insert(path.to_owned(), Events { object, encoded_bytes: 0, memory_bytes: 0, filled_at: rows });
-    }
-    events.get_mut(path).expect("it was put there")
 }
 
 fn finished(key: String, kind: ObjectKind, object: EncodedObject) -> FinishedObject {

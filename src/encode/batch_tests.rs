@@ -186,9 +186,9 @@ fn four_hundred_idle_partitions_hold_little_and_say_how_much() {
         println!("{format:?}: {memory} bytes");
         assert!(memory < 32 << 20, "{memory}");
         // The sum that is kept is the sum that is there.
-        let asked: u64 = batch.events.values().map(|events| events.object.memory_bytes()).sum();
+        let asked: u64 = batch.events.iter().map(|events| events.object.memory_bytes()).sum();
         assert_eq!(memory, asked);
-        let encoded: u64 = batch.events.values().map(|events| events.object.encoded_bytes()).sum();
+        let encoded: u64 = batch.events.iter().map(|events| events.object.encoded_bytes()).sum();
         assert_eq!(batch.encoded_bytes(), encoded);
     }
 }

@@ -375,11 +375,22 @@ fn digits(text: &[u8], at: usize) -> Result<usize, Stop> {
 /// The characters that a string's inside spells; borrowed where there are no escapes.
 #[inline]
 pub(super) fn unescape(inside: &str) -> Cow<'_, str> {
-    if !inside.as_bytes().contains(&b'\\') {
+    if !has_escape(inside.as_bytes()) {
         return Cow::Borrowed(inside);
     }
     // The scanner has checked every escape; what is no string after all stays as it is.
     serde_json::from_str(&format!("\"{inside}\"")).map_or(Cow::Borrowed(inside), Cow::Owned)
+}
+
+/// Whether there is a backslash.
+#[inline]
+fn has_escape(inside: &[u8]) -> bool {
+    let backslash = u8x16::splat(b'\\');
+    let has = |chunk: &[u8; 16]| u8x16::new(*chunk).simd_eq(backslash).to_bitmask() != 0;
+    match inside.last_chunk() {
+        Some(last) => has(last) || inside.as_chunks().0.iter().any(has),
+        None => inside.contains(&b'\\'),
+    }
 }
 
 /// The characters of a JSON string; `None` for another kind of value.
@@ -569,6 +580,19 @@ mod tests {
                 assert_eq!(plain(format!("{plain_text}{end}\u{1}\"\\").as_bytes()), plain_text.len());
             }
             assert_eq!(plain(plain_text.as_bytes()), plain_text.len());
+        }
+    }
+
+    #[test]
+    fn a_backslash_is_found_at_any_place() {
+        for length in 0..50 {
+            let mut text = vec![b'x'; length];
+            assert!(!has_escape(&text));
+            for at in 0..length {
+                text[at] = b'\\';
+                assert!(has_escape(&text), "{at} of {length}");
+                text[at] = b'x';
+            }
         }
     }
 
