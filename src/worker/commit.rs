@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | claims | which records are this batch's | the batch is read again; its claims hold, for they are claimed from the same positions |
 //! | prepare | the batch's range, keys and layout (`pending` in the lease row) | whoever takes the lease reads exactly this range again and goes on here |
-//! | put | each object, under a key that only this batch has | it is found standing, with these rows, and adopted |
+//! | put | each object, under a key that only this batch has | those that were put are found standing, with these rows, and adopted |
 //! | manifest | the batch's proof, chained to the one before | the same |
 //! | claims, again | nothing: claims that were made anew from the archive since, without the batch, are found out | the same |
 //! | commit | `checkpoint`, `batch_seq`, `chain_head`; `pending` gone | the next batch begins |
@@ -13,6 +13,9 @@ use std::collections::BTreeMap;
 use std::future::Future;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use tokio_util::sync::CancellationToken;
 
 use super::Settings;
@@ -76,6 +79,9 @@ pub enum CommitError {
     },
 }
 
+/// How many objects are put at the same time: most of a put is waiting for a disk or a service.
+const PUTS_AT_ONCE: usize = 4;
+
 /// Commits one batch.
 pub(super) struct Commit<'a> {
     pub(super) ports: &'a Ports,
@@ -100,12 +106,7 @@ impl Commit<'_> {
         failpoint::reach("claims_flushed");
         self.prepare().await?;
         failpoint::reach("prepared");
-        let mut objects = Vec::with_capacity(self.batch.objects.len());
-        for object in &self.batch.objects {
-            objects.push(self.put_object(object).await?);
-            failpoint::reach("object_put");
-        }
-        let manifest = self.manifest(objects);
+        let manifest = self.manifest(self.put_objects().await?);
         if planted(Bug::ManifestAfterCommit) {
             self.commit(Digest::of(&manifest.to_bytes())).await?;
             return self.put_manifest(manifest).await.map(drop);
@@ -170,10 +171,19 @@ impl Commit<'_> {
         Ok(retry(self.settings.retry, clock, self.abort, may_pass, write).await?)
     }
 
+    /// Puts all objects, some at the same time; what the manifest lists, in its order.
+    async fn put_objects(&self) -> Result<Vec<ManifestObject>, CommitError> {
+        let puts: Vec<BoxFuture<'_, _>> =
+            self.batch.objects.iter().map(|object| self.put_object(object).boxed()).collect();
+        stream::iter(puts).buffered(PUTS_AT_ONCE).try_collect().await
+    }
+
     /// Puts one object, or adopts what an earlier attempt at this very batch put.
     async fn put_object(&self, object: &FinishedObject) -> Result<ManifestObject, CommitError> {
         let listed = object.manifest_object();
-        let Some(standing) = self.put(&object.key, &object.object.bytes).await? else { return Ok(listed) };
+        let standing = self.put(&object.key, &object.object.bytes).await?;
+        failpoint::reach("object_put");
+        let Some(standing) = standing else { return Ok(listed) };
         let sha256 = long_work(|| Digest::of(&standing));
         if sha256 != object.sha256 && !planted(Bug::AnyObjectAdopted) {
             // Another version of this program may have encoded the same rows differently; what counts is the rows.

@@ -254,10 +254,10 @@ impl Rows {
     /// Looks at the archive once more for those of the shards that are about to be taken for the first time: whoever made
     /// their rows may have looked at it long before. What must not be taken now.
     pub(super) async fn look_behind(&mut self, shards: &[ShardId]) -> Result<Behind, WorkerError> {
-        if self.ports.leases.sole_worker() {
-            return Ok(Behind::default());
-        }
-        Ok(Behind { failures: self.catch_up_rows(shards).await?, outdated: self.drop_outdated(shards).await? })
+        let failures = self.catch_up_rows(shards).await?;
+        let outdated =
+            if self.ports.leases.sole_worker() { BTreeSet::new() } else { self.drop_outdated(shards).await? };
+        Ok(Behind { failures, outdated })
     }
 
     /// Removes rows that say that nothing is archived, where something is: they were made by a look at the archive from
@@ -311,12 +311,12 @@ impl Rows {
     }
 
     /// Objects may stand of batches that only lost rows told of. Rows are lost where one was seen and is gone, where a shard
-    /// has manifests and no row, or one that was made anew just now, and where there are manifests of any shard and no row at all; where there are no
-    /// manifests either, nothing tells but the objects.
+    /// has manifests and no row, or one that was made anew just now, and where there are manifests of any shard and no row
+    /// at all; where there are no manifests either, nothing tells but the objects.
     async fn take_up_what_is_left(
         &self,
         listed: &[Shard],
-        rows: &mut Vec<LeaseRow>,
+        rows: &mut [LeaseRow],
         failures: &mut Vec<ShardFailure>,
     ) -> Result<(), WorkerError> {
         let archive = self.ports.archive.as_ref();
@@ -332,11 +332,13 @@ impl Rows {
         }
         let (layout, window) = (&self.settings.layout, self.settings.limits.window);
         let unreadable = left_over::find(archive, rows, layout, window).await?;
-        rows.retain(|row| unreadable.iter().all(|(shard, _)| row.shard != *shard));
-        failures.extend(unreadable.into_iter().map(|(shard, error)| ShardFailure { shard, error: error.into() }));
-        for row in rows.iter_mut().filter(|row| lost || row.left_over.is_some()) {
+        let is_unreadable = |row: &LeaseRow| unreadable.iter().any(|(shard, _)| row.shard == *shard);
+        // A row is made for objects that can't be read as well: a worker that starts later would take the shard for a new
+        // one, and this row for one whose objects have to be looked at before it is taken.
+        for row in rows.iter_mut().filter(|row| lost || row.left_over.is_some() || is_unreadable(row)) {
             row.remade_at = Some(row.batch_seq);
         }
+        failures.extend(unreadable.into_iter().map(|(shard, error)| ShardFailure { shard, error: error.into() }));
         Ok(())
     }
 

@@ -135,3 +135,28 @@ fn rows_that_were_made_and_used_since_the_last_look_are_not_lost() {
     ];
     hold_as(Shape::on_spools(), &operations, 60);
 }
+
+/// Of a shard without manifests, whose objects could not be read when its row was lost, whoever started later knew nothing: it
+/// took it for a new one, and under another layout put its records beside those that stood.
+#[test]
+fn objects_that_could_not_be_read_when_the_rows_were_lost_are_not_forgotten() {
+    let with_a_reject = |shard| Operation::Put {
+        shard,
+        payloads: vec![vec![Content::Fresh], vec![Content::Garbage], vec![Content::Fresh]],
+    };
+    let operations = [
+        with_a_reject(0),
+        Operation::Advance { seconds: 5 },
+        put(1),
+        Operation::Advance { seconds: 80 },
+        Operation::Intrude { shard: 2 },
+        with_a_reject(2),
+        Operation::Advance { seconds: 120 },
+        Operation::LoseLeases { table: false },
+        Operation::Advance { seconds: 120 },
+        Operation::Configure { layout: 3, window: 1, records: 1 },
+        Operation::CatchUp,
+        Operation::Advance { seconds: 60 },
+    ];
+    hold(&operations, 24);
+}
