@@ -316,7 +316,7 @@ impl Rows {
     async fn take_up_what_is_left(
         &self,
         listed: &[Shard],
-        rows: &mut [LeaseRow],
+        rows: &mut Vec<LeaseRow>,
         failures: &mut Vec<ShardFailure>,
     ) -> Result<(), WorkerError> {
         let archive = self.ports.archive.as_ref();
@@ -332,10 +332,12 @@ impl Rows {
         }
         let (layout, window) = (&self.settings.layout, self.settings.limits.window);
         let unreadable = left_over::find(archive, rows, layout, window).await?;
-        let is_unreadable = |row: &LeaseRow| unreadable.iter().any(|(shard, _)| row.shard == *shard);
-        // A row is made for objects that can't be read as well: a worker that starts later would take the shard for a new
-        // one, and this row for one whose objects have to be looked at before it is taken.
-        for row in rows.iter_mut().filter(|row| lost || row.left_over.is_some() || is_unreadable(row)) {
+        if !lost {
+            rows.retain(|row| unreadable.iter().all(|(shard, _)| row.shard != *shard));
+        }
+        // A lost row is made though its objects can't be read: a worker that starts later would take its shard for a new
+        // one. Before such a row is taken, they are looked at again.
+        for row in rows.iter_mut().filter(|row| lost || row.left_over.is_some()) {
             row.remade_at = Some(row.batch_seq);
         }
         failures.extend(unreadable.into_iter().map(|(shard, error)| ShardFailure { shard, error: error.into() }));
