@@ -372,10 +372,16 @@ impl Worker {
     }
 
     fn reschedule(&mut self, shard: ShardId, end: Result<Outcome, ShardError>) {
-        let Err(error) = end else {
-            self.pauses.remove(&shard);
-            self.totals.board.recovered(&shard);
-            return;
+        let error = match end {
+            Ok(outcome) => {
+                // Another worker's try tells nothing: two of them would hand a shard that can't go on to and fro.
+                if !matches!(outcome, Outcome::NotTaken | Outcome::Lost) {
+                    self.pauses.remove(&shard);
+                }
+                self.totals.board.recovered(&shard);
+                return;
+            }
+            Err(error) => error,
         };
         let last = self.pauses.get(&shard).map_or(self.settings.poll, |pause| pause.length);
         let length = (last * 2).min(LONGEST_PAUSE);

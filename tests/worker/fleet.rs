@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use auditlake::archive::ArchiveStore as _;
 use auditlake::lease::memory::MemoryLeases;
 use auditlake::lease::{LeaseRow, LeaseStore as _, WorkerId};
 use auditlake::source::memory::MemorySource;
@@ -346,4 +347,22 @@ async fn an_hour_of_leases_costs_what_the_budget_says() {
         worker.stop().await;
     }
     assert_each_once(&world, 80).await;
+}
+
+/// Each try of one worker ends the pause of none: the other one is told that it came too late, which is no recovery.
+#[tokio::test(start_paused = true)]
+async fn a_shard_that_can_not_go_on_is_not_handed_to_and_fro() {
+    let world = shared_world().await;
+    world.put("s", &record("x"));
+    let (a, b) = (start(&world, "a"), start(&world, "b"));
+    world.sleep(Duration::from_mins(1)).await;
+    world.archive.put_if_absent("_manifests/s/00000000.json", "{}".into()).await.unwrap();
+    world.sleep(Duration::from_hours(2)).await;
+    let before = world.row("s").await.counter;
+    world.sleep(Duration::from_hours(1)).await;
+    // Twelve pauses of five minutes for each of two, and some writes a try.
+    let writes = world.row("s").await.counter - before;
+    assert!((24..200).contains(&writes), "{writes}");
+    a.stop().await;
+    b.stop().await;
 }
