@@ -24,7 +24,6 @@
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a test that can't go on panics")]
 
 pub mod aws;
-mod ended;
 mod own;
 mod proxy;
 pub mod pubsub;

@@ -1,5 +1,7 @@
 //! Topics and subscriptions of a Pub/Sub server, by Google's REST API.
 
+mod ended;
+
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
@@ -8,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::{Kind, Server, ended};
+use crate::{Kind, Server};
 
 /// The project of all tests.
 pub const PROJECT: &str = "audit-tests";

@@ -31,7 +31,7 @@ const RST_STREAM: u8 = 3;
 const END_STREAM: u8 = 1;
 
 /// Stands before the emulator at `upstream`, an `http://host:port`, for as long as the process lives; its own address.
-pub(crate) fn stand_before(upstream: &str) -> String {
+pub(super) fn stand_before(upstream: &str) -> String {
     let upstream = upstream.strip_prefix("http://").expect("the emulator speaks HTTP").to_owned();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
