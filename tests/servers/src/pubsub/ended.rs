@@ -252,14 +252,14 @@ mod tests {
     /// that speaks HTTP/1.
     #[tokio::test]
     async fn who_leaves_has_ended_all_its_streams() {
-        let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = stand_before(&format!("http://{}", server.local_addr().unwrap()));
+        let emulator = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = stand_before(&format!("http://{}", emulator.local_addr().unwrap()));
         let address = url.trim_start_matches("http://");
 
         let mut client = TcpStream::connect(address).await.unwrap();
         let whole = headers(0);
         client.write_all(&[&PREFACE[..], &whole.0, &[0, 0, 9, DATA, 0, 0]].concat()).await.unwrap();
-        let (mut served, _) = server.accept().await.unwrap();
+        let (mut served, _) = emulator.accept().await.unwrap();
         let mut preface = [0; PREFACE.len()];
         served.read_exact(&mut preface).await.unwrap();
         assert_eq!(&preface, PREFACE);
@@ -272,7 +272,7 @@ mod tests {
         let mut client = TcpStream::connect(address).await.unwrap();
         client.write_all(b"GET / HTTP/1.0\r\n\r\n").await.unwrap();
         client.shutdown().await.unwrap();
-        let (mut served, _) = server.accept().await.unwrap();
+        let (mut served, _) = emulator.accept().await.unwrap();
         let mut came = String::new();
         served.read_to_string(&mut came).await.unwrap();
         assert_eq!(came, "GET / HTTP/1.0\r\n\r\n");

@@ -40,8 +40,8 @@ pub async fn server() -> (Server, Stage) {
     if let Some(url) = EMULATOR.clone() {
         SAID.call_once(|| {
             eprintln!(
-                "NOT PROVED HERE: flow control: Google's emulator sends more than it is asked for. And it never hears of a \
-                 stream that was cancelled or cut: it is told that the client has ended it, in the place of that."
+                "NOT PROVED HERE: flow control: Google's emulator sends more than it is asked for. It never hears that a \
+                 stream was cancelled or cut, and is told that the client has ended it in the place of that."
             );
         });
         return (Server { url }, Stage::Emulator);
@@ -49,8 +49,8 @@ pub async fn server() -> (Server, Stage) {
     SAID.call_once(|| {
         eprintln!(
             "NOT PROVED HERE: order by key, dead letters, exactly-once delivery and flow control: this Pub/Sub server is \
-             Google's in-memory fake, which has none of them. Set PUBSUB_EMULATOR_HOST to Google's emulator to prove the \
-             first three."
+             Google's in-memory fake, which has none of them. `make test-pubsub-google` proves the first three, on Google's \
+             emulator."
         );
     });
     (Server::shared(Kind::Pubsub).await, Stage::Fake)
