@@ -1,9 +1,9 @@
 //! What Google's emulator has to be told: that a stream is over.
 //!
-//! Version 0.8.20 fails when a client resets a stream or leaves (`NoSuchMethodError` in its log), and never hears of it. The
-//! stream goes on there for as long as the emulator runs, and takes messages that nobody gets: each stays away until its
-//! deadline is over, and may be taken again. It does hear of a client that ends its side of a stream, and so that is what it
-//! is told in the place of both. Nothing else is changed on the way.
+//! Version 0.8.20 fails where a client resets a stream (`NoSuchMethodError` in its log), and does not look where one is cut
+//! off. The stream goes on there for as long as the emulator runs, and takes messages that nobody gets: each stays away until
+//! its deadline is over, and may be taken again. It does hear of a client that ends its side of a stream, and so that is what
+//! it is told in the place of both. Nothing else is changed on the way.
 
 use std::collections::BTreeSet;
 use std::io;
