@@ -21,15 +21,19 @@ help: ## this list
 build: ## the release binary, target/release/auditlake
 	cargo build --release
 
+# cargo-nextest runs them, where it is installed.
+TEST = $$(if cargo nextest --version >/dev/null 2>&1; then echo nextest run; else echo test; fi) \
+	--all-targets --features failpoints,planted-bugs
+
 .PHONY: test
 test: test-tools ## all tests; installs what they need into .tools/
-	@if cargo nextest --version >/dev/null 2>&1; then \
-		set -x; cargo nextest run --all-targets --features failpoints,planted-bugs; \
-	else \
-		set -x; cargo test --all-targets --features failpoints,planted-bugs; \
-	fi
+	cargo $(TEST)
 	cargo test --doc --features failpoints,planted-bugs
 	@if [ ! -x $(BROWSER)/chromium ]; then echo "NOT CHECKED: the page in a browser, which there is for Linux on x86-64 only" >&2; fi
+
+.PHONY: test-pubsub-google
+test-pubsub-google: test-tools ## the tests of Pub/Sub on Google's emulator: at PUBSUB_EMULATOR_HOST, of PUBSUB_EMULATOR_JAR, or gcloud's
+	tests/servers/pubsub/google.sh cargo $(TEST) pubsub
 
 .PHONY: simulate
 simulate: ## 10,000 seeds of the simulation (tests/simulation) on a stream, and as many on spools

@@ -1,6 +1,6 @@
 //! Receiving by Google's own client.
 //!
-//! It keeps messages from being delivered to others for as long as their handlers live, by asking for 60 seconds again and
+//! It keeps messages from being delivered to others for as long as their handlers live, by asking for a minute again and
 //! again, and for an hour at most. It never says when it has acknowledged a message of an ordinary subscription, and of one
 //! with exactly-once delivery it may never do.
 
@@ -23,6 +23,10 @@ use crate::ops::words::causes;
 
 /// How long a look at the subscription may take.
 const LOOK_WITHIN: Duration = Duration::from_secs(15);
+
+/// For how long a message is kept from others at a time, and so for how long what a killed worker held stays away. A put may take longer:
+/// Google's client asks again. Less would have it ask more often, and a worker that stands still for a moment lose what it holds.
+const KEPT_AT_ONCE: Duration = Duration::from_mins(1);
 
 /// For how long a message is kept from others at most: a store that is away for longer gets it again.
 const KEPT_FOR: Duration = Duration::from_hours(1);
@@ -107,6 +111,7 @@ impl Subscribe for PubsubSubscription {
             .subscribe(&self.name)
             .set_max_outstanding_messages(bounded(flow.messages))
             .set_max_outstanding_bytes(bounded(flow.bytes))
+            .set_max_lease_extension(KEPT_AT_ONCE)
             .set_max_lease(KEPT_FOR)
             .build();
         let end = stream.shutdown_token();

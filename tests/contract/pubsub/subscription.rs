@@ -266,6 +266,46 @@ async fn what_a_subscription_promises_is_known() {
     assert_eq!((known.exactly_once, known.max_delivery_attempts), (true, Some(7)));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn googles_client_keeps_the_contract_with_exactly_once_delivery() {
+    if server().await.1 == Stage::Emulator {
+        keeps_the_contract(async || Google::new(&json!({ "enableExactlyOnceDelivery": true })).await).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_of_one_key_come_in_their_order() {
+    let google = Google::new(&json!({ "enableMessageOrdering": true })).await;
+    if google.stage == Stage::Fake {
+        return;
+    }
+    let keyed = |data: String| Publish { ordering_key: "key".to_owned(), ..Publish::new(data) };
+    let (topic, messages) = (google.topic.clone(), texts(0..50).into_iter().map(keyed).collect::<Vec<_>>());
+    blocking(move || topic.publish(&messages)).await;
+    let mut subscriber = google.subscription.subscribe(WIDE);
+    let received = receive(&google, subscriber.as_mut(), Duration::from_secs(5)).await;
+    assert_eq!(received.iter().map(text).collect::<Vec<_>>(), texts(0..50));
+    assert!(received.iter().all(|received| received.message.ordering_key == "key"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_is_dropped_again_and_again_counts_it_and_goes_to_the_dead_letters() {
+    let dead = Google::new(&json!({})).await;
+    if dead.stage == Stage::Fake {
+        return;
+    }
+    let policy = json!({ "deadLetterTopic": dead.topic.topic(), "maxDeliveryAttempts": 5 });
+    let google = Google::new(&json!({ "deadLetterPolicy": policy })).await;
+    google.publish(&texts(0..1)).await;
+    let mut subscriber = google.subscription.subscribe(WIDE);
+    let mut buried = dead.subscription.subscribe(WIDE);
+    for attempt in 1..=5 {
+        let received = subscriber.next().await.unwrap();
+        assert_eq!((text(&received), received.message.delivery_attempt), (texts(0..1).remove(0), Some(attempt)));
+    }
+    assert_eq!(text(&buried.next().await.unwrap()), texts(0..1)[0]);
+}
+
 /// What Google says of subscriptions; the servers of the tests have none of it.
 #[tokio::test(start_paused = true)]
 async fn the_twin_refuses_late_acknowledgements_where_it_promises_exactly_once_delivery() {
