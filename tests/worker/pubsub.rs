@@ -285,6 +285,20 @@ async fn told_to_stop_a_process_puts_and_acknowledges_what_it_has() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn acknowledgements_that_are_never_answered_do_not_use_up_the_grace_of_a_stop() {
+    let spooled = Spooled::new().await;
+    spooled.subscription.acks(Acks::Mute);
+    let process = spooled.start("a");
+    spooled.publish(0..10);
+    spooled.world.sleep(Duration::from_secs(1)).await;
+    process.shutdown.graceful.cancel();
+    spooled.world.sleep(Duration::from_secs(20)).await;
+    assert!(process.task.is_finished(), "its spool is ended within the 25 s that a stop has by default");
+    spooled.subscription.acks(Acks::Count);
+    spooled.assert_all_is_archived_once(10).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stop_is_held_up_no_longer_than_its_grace_by_a_store_that_is_away() {
     let spooled = Spooled::new().await;
     let process = spooled.start("a");

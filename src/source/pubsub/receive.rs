@@ -17,7 +17,9 @@ use tokio_util::sync::CancellationToken;
 use super::gathering::Gathering;
 use super::segment::Message;
 use super::spool::{Appended, SpoolWriter};
-use super::subscriber::{ACKNOWLEDGE_WITHIN, Received, Subscriber, Subscription, SubscriptionError};
+use super::subscriber::{
+    ACKNOWLEDGE_AT_THE_END_WITHIN, ACKNOWLEDGE_WITHIN, Received, Subscriber, Subscription, SubscriptionError,
+};
 use super::{Counters, Shared};
 use crate::archive::ArchiveError;
 use crate::ops::clock::Clock;
@@ -176,11 +178,15 @@ impl Receiving {
             let Some(landed) = self.landing.join_next().await else { break };
             self.landed(landed.expect("a put does not panic"))?;
         }
-        while self.acknowledging.join_next().await.is_some() {}
+        let (acknowledging, subscriber) = (&mut self.acknowledging, &mut self.subscriber);
+        let acknowledged = async {
+            while acknowledging.join_next().await.is_some() {}
+            subscriber.closed().await;
+        };
         tokio::select! {
             biased;
-            () = self.subscriber.closed() => {}
-            () = self.shared.clock.sleep(ACKNOWLEDGE_WITHIN) => {
+            () = acknowledged => {}
+            () = self.shared.clock.sleep(ACKNOWLEDGE_AT_THE_END_WITHIN) => {
                 tracing::warn!("acknowledgements could not be sent: those messages come again, and are known by then");
             }
         }

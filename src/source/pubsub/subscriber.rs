@@ -78,3 +78,7 @@ pub trait Acknowledge: Send {
 
 /// How long acknowledgements of one segment may take.
 pub(super) const ACKNOWLEDGE_WITHIN: Duration = Duration::from_secs(30);
+
+/// How long all of them may take once the worker was told to stop: there must be time left to end the spool, within the
+/// default `worker.shutdown_grace` of 25 s.
+pub(super) const ACKNOWLEDGE_AT_THE_END_WITHIN: Duration = Duration::from_secs(15);
