@@ -91,14 +91,14 @@ pub fn s3_client(config: &SdkConfig, force_path_style: bool) -> aws_sdk_s3::Clie
     aws_sdk_s3::Client::from_conf(config.build())
 }
 
-/// The endpoint that a client of S3 takes in the place of its region's: the one that was given; else, of environment and
-/// profile, that of S3 before that of all services.
-pub fn s3_endpoint(config: &SdkConfig) -> Option<String> {
+/// The endpoint that a client of `service` (`S3`, `DynamoDB`) takes in the place of its region's: the one that was given;
+/// else, of environment and profile, that of the service before that of all services.
+pub fn endpoint(config: &SdkConfig, service: &'static str) -> Option<String> {
     let of_all = config.endpoint_url().map(str::to_owned);
     if config.get_origin(ENDPOINT).is_client_config() {
         return of_all;
     }
-    let key = ServiceConfigKey::builder().service_id("S3").env("AWS_ENDPOINT_URL").profile(ENDPOINT).build().ok()?;
+    let key = ServiceConfigKey::builder().service_id(service).env("AWS_ENDPOINT_URL").profile(ENDPOINT).build().ok()?;
     config.service_config().and_then(|services| services.load_config(key)).or(of_all)
 }
 

@@ -95,7 +95,9 @@ fn serve(admin: &Arc<Admin>, config: &MetricsConfig) -> Result<Option<io::Result
     });
     match served {
         Err(error) if !config.is_default() => {
-            Err(Failure::configuration(anyhow!("metrics.listen: {address}: {error}")))
+            let no_address = error.kind() == io::ErrorKind::InvalidInput;
+            let advice = if no_address { "; write an address with its port, as in `127.0.0.1:9464`" } else { "" };
+            Err(Failure::configuration(anyhow!("metrics.listen: {address}: {error}{advice}")))
         }
         served => Ok(Some(served)),
     }

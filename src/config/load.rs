@@ -86,10 +86,17 @@ pub fn load(path: Option<&Path>, environment: impl Iterator<Item = (String, Stri
     }
     let config: Config = serde_path_to_error::deserialize(Value::Table(table)).map_err(|error| {
         let key = error.path().to_string();
-        invalid(key, error.into_inner().message().trim().replace('\n', " "))
+        let message = error.into_inner().message().trim().replace('\n', " ");
+        let message = message.replace("a sequence", &format!("a list, as in `{}`", list_for(&key)));
+        invalid(key, message)
     })?;
     check(&config)?;
     Ok(config)
+}
+
+/// What a list looks like under this key.
+fn list_for(key: &str) -> &'static str {
+    if key == "archive.partition_by" { r#"["dt", "hour"]"# } else { r#"["…", "…"]"# }
 }
 
 fn read(path: &Path) -> Result<Table, ConfigError> {

@@ -218,18 +218,39 @@ impl LeaseRow {
     }
 }
 
-/// The row is another stream's.
+/// The row is another source's.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "it was archived from {archived}, and {read} is read now: a stream that was deleted and made again under its name \
-     has other records in shards of the same names; archive it under another archive.s3.prefix (or path), with other \
-     state"
-)]
+#[error("it was archived from {archived}, and {read} is read now: {}", self.advice())]
 pub struct OtherOrigin {
     /// Where its positions belong.
     pub archived: String,
     /// What is read now.
     pub read: String,
+}
+
+impl OtherOrigin {
+    /// What it means, and what to do.
+    fn advice(&self) -> &'static str {
+        // A stream's name is the same however often it is made; when that was stands behind it.
+        let name = |origin: &str| origin.rsplit_once('@').map(|(name, _)| name.to_owned());
+        if name(&self.archived).is_some_and(|archived| name(&self.read) == Some(archived)) {
+            "a stream that was deleted and made again under its name has other records in shards of the same names; archive \
+             it under another archive.s3.prefix (or path), with other state"
+        } else {
+            "that is another source, and an archive has one; set source.kind and its stream or subscription to what it was \
+             archived from, or archive this one under another archive.s3.prefix (or path), with other state"
+        }
+    }
+
+    /// Refuses a source of which there is nothing in the rows where there is something of another. Where both are, as after
+    /// two that began at the same moment, only shards of the other are refused, each for itself: if both were locked out,
+    /// nobody would archive anything while the sources' retention runs out.
+    pub fn check_all(rows: &[LeaseRow], read: Option<&str>) -> Result<(), Self> {
+        if rows.iter().any(|row| row.origin.is_some() && row.origin.as_deref() == read) {
+            return Ok(());
+        }
+        rows.iter().try_for_each(|row| row.check_origin(read))
+    }
 }
 
 /// The shard of the row that `check` makes and removes; no source has one of this name. Should it be kept from removing
@@ -338,4 +359,43 @@ pub trait LeaseStore: Send + Sync {
 
     /// Whether no other worker can be alive while this store is open, so that an owner in a row is a dead one.
     fn sole_worker(&self) -> bool;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows(origins: &[Option<&str>]) -> Vec<LeaseRow> {
+        let row = |origin: Option<&str>| LeaseRow {
+            origin: origin.map(Into::into),
+            ..LeaseRow::new(ShardId::new("shard"), Vec::new())
+        };
+        origins.iter().copied().map(row).collect()
+    }
+
+    #[test]
+    fn a_source_is_refused_where_all_there_is_came_from_another() {
+        let refused = |origins: &[Option<&str>], read| OtherOrigin::check_all(&rows(origins), read).is_err();
+        assert!(refused(&[Some("spool")], Some("arn@1")));
+        assert!(refused(&[None, Some("arn@1")], Some("arn@2")));
+        assert!(!refused(&[], Some("arn@1")));
+        assert!(!refused(&[None], Some("arn@1")), "rows of an earlier build, or of files, say nothing");
+        assert!(!refused(&[Some("arn@1"), None], Some("arn@1")));
+        assert!(!refused(&[Some("spool"), Some("arn@1")], Some("arn@1")), "neither is locked out");
+        assert!(!refused(&[Some("arn@1")], None));
+    }
+
+    #[test]
+    fn another_source_is_told_from_a_stream_that_was_made_again() {
+        let says =
+            |archived: &str, read: &str| OtherOrigin { archived: archived.into(), read: read.into() }.to_string();
+        let (again, another) = ("made again under its name", "another source, and an archive has one; set source.kind");
+        assert!(says("arn:stream/a@2026-01-01T00:00:00Z", "arn:stream/a@2026-02-01T00:00:00Z").contains(again));
+        for (archived, read) in
+            [("arn:stream/a@1", "arn:stream/b@1"), ("spool", "arn:stream/a@1"), ("arn:stream/a@1", "spool")]
+        {
+            let said = says(archived, read);
+            assert!(said.contains(another) && !said.contains(again), "{said}");
+        }
+    }
 }

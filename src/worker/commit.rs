@@ -63,7 +63,9 @@ pub enum CommitError {
     #[error(
         "{key} stands in the archive already, but the lease row knows nothing of that batch: the state is older than the \
          archive (was it restored from a backup? then run rebuild-state), or another state archives this shard too \
-         (another directory, or tables of another state.dynamodb.table_prefix: stop one of the two); nothing was changed"
+         (another directory, or tables of another state.dynamodb.table_prefix: stop one of the two), or somebody put it \
+         there (verify names it; one that auditlake wrote has the SHA-256 of the manifest before it in `previous`): find out \
+         which, first; nothing was changed"
     )]
     StateIsOlder {
         /// The manifest's key.

@@ -1,6 +1,7 @@
 """Every configuration file of the repository is read by the binary, and so is every example of one in the documentation."""
 
 import re
+import tomllib
 import unittest
 
 from support import DOCS, ROOT, auditlake
@@ -24,6 +25,14 @@ class Configurations(unittest.TestCase):
         for path in configurations():
             with self.subTest(path.relative_to(ROOT)):
                 auditlake("config", "--config", path)
+
+    def test_no_two_samples_share_an_archive_or_a_state(self):
+        samples = [tomllib.loads(path.read_text()) for path in sorted((ROOT / "config").glob("*.toml"))]
+        for part in ("archive", "state"):
+            chosen = [sample[part][sample[part]["kind"]] for sample in samples]
+            places = [[of.get(key) for key in ("path", "bucket", "table_prefix")] for of in chosen]
+            self.assertTrue(all(any(place) for place in places), places)
+            self.assertEqual(len(places), len(set(map(tuple, places))), places)
 
     def test_each_example_is_read(self):
         for path, text in examples():

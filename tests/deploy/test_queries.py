@@ -45,17 +45,30 @@ def network(address):
     return ipaddress.ip_network(f"{address}/{48 if address.version == 6 else 24}", strict=False)
 
 
+def archived(root, source=None):
+    """An archive below `root`, open: of the examples, or of what is in `source`."""
+    env = {"AUDITLAKE__STATE__EMBEDDED__PATH": f"{root}/state", "AUDITLAKE__ARCHIVE__LOCAL__PATH": f"{root}/archive"}
+    if source:
+        env["AUDITLAKE__SOURCE__FILE__PATH"] = str(source)
+    auditlake("catch-up", "--config", "config/local.toml", env=env)
+    db = duckdb.connect()
+    db.execute("SET TimeZone = 'UTC'")
+    db.execute(auditlake("ddl", "duckdb", "--config", "config/local.toml", env=env))
+    return db
+
+
+def rows(db, sql):
+    """Every value as text: Python's DuckDB needs another package for times with a zone."""
+    result = db.sql(f"SELECT columns(*)::VARCHAR FROM ({sql})")
+    return [dict(zip(result.columns, row)) for row in result.fetchall()]
+
+
 class Queries(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         scratch = tempfile.TemporaryDirectory()
         cls.addClassCleanup(scratch.cleanup)
-        root = pathlib.Path(scratch.name)
-        env = {"AUDITLAKE__STATE__EMBEDDED__PATH": f"{root}/state", "AUDITLAKE__ARCHIVE__LOCAL__PATH": f"{root}/archive"}
-        auditlake("catch-up", "--config", "config/local.toml", env=env)
-        cls.db = duckdb.connect()
-        cls.db.execute("SET TimeZone = 'UTC'")
-        cls.db.execute(auditlake("ddl", "duckdb", "--config", "config/local.toml", env=env))
+        cls.db = archived(pathlib.Path(scratch.name))
         cls.events = cls.rows("SELECT * FROM audit_events")
         for event in cls.events:
             for column in ("emit_time", "arrival_time"):
@@ -71,9 +84,7 @@ class Queries(unittest.TestCase):
 
     @classmethod
     def rows(cls, sql):
-        """Every value as text: Python's DuckDB needs another package for times with a zone."""
-        result = cls.db.sql(f"SELECT columns(*)::VARCHAR FROM ({sql})")
-        return [dict(zip(result.columns, row)) for row in result.fetchall()]
+        return rows(cls.db, sql)
 
     def finds(self, heading, expected):
         expected = collections.Counter(event["log_id"] for event in expected)
@@ -123,6 +134,28 @@ class Queries(unittest.TestCase):
             seen.add(key)
         self.finds("A login from a new network", new)
 
+    def test_networks_are_those_of_the_addresses(self):
+        ipv6 = ["2001:db8::1", "2001:db8:0:1::5", "2001:db8:1::", "2001::5", "2001:0:0:1::", "::1", "::", "fe80::1:2:3",
+                "2001:db8:7:8:9:a:b:c", "::2:3:4:5:6:7", "0:1:2:3:4:5:6::", "::ffff:0:0", "::ffff:192.0.2.1"]
+        addresses = ipv6 + ["192.0.2.1", "192.0.20.1"]
+        db = duckdb.connect()
+        db.execute("CREATE TABLE audit_events_latest "
+                   "(log_id VARCHAR, emit_time TIMESTAMP, principal_name VARCHAR, client_ip VARCHAR, action VARCHAR, outcome VARCHAR)")
+        for who, address in enumerate(addresses):
+            for day, used in ((1, "198.51.100.1"), (20, address)):
+                db.execute("INSERT INTO audit_events_latest VALUES (?, ?, ?, ?, 'login', 'success')",
+                           [f"{who}-{day}", datetime.datetime(2026, 11, day), f"{who}", used])
+        found = {row["client_ip"]: row["network"] for row in rows(db, queries()["A login from a new network"])}
+        self.assertEqual(set(found), set(addresses))
+        for address in addresses:
+            with self.subTest(address):
+                start = network(address).network_address
+                if start.version == 4:
+                    self.assertEqual(found[address], str(start).rpartition(".")[0])
+                else:
+                    groups = start.exploded.split(":")[:3]
+                    self.assertEqual(found[address], ":".join(f"{int(group, 16):x}" for group in groups))
+
     def test_many_refusals(self):
         tried = collections.defaultdict(list)
         for event in self.since(status={"PermissionDenied"}):
@@ -144,8 +177,24 @@ class Queries(unittest.TestCase):
                 self.assertIn(f"other_{side}", row)
             self.assertNotEqual(row["raw"], row["other_raw"], "what differs is seen")
 
+    def test_a_changed_record_at_the_same_position_of_another_shard(self):
+        with tempfile.TemporaryDirectory() as scratch:
+            root = pathlib.Path(scratch)
+            (root / "source").mkdir()
+            for name in ("a", "b"):
+                record = {"log_id": "1", "version": 1, "emit_time": "2026-11-02T10:00:00Z", "operation": "DeleteUser", "x": name}
+                (root / "source" / f"{name}.ndjson").write_text(json.dumps(record | {"principal": {"name": name}}) + "\n")
+            db = archived(root, root / "source")
+            positions = [row["source_position"] for row in rows(db, "SELECT source_position FROM audit_events")]
+            self.assertEqual((len(positions), len(set(positions))), (2, 1), positions)
+            found = rows(db, queries()["A record that changed"])
+            self.assertEqual([{row["principal_name"], row["other_principal_name"]} for row in found], [{"a", "b"}])
+
     def test_a_report_of_days(self):
-        days = collections.Counter(event["dt"] for event in self.since())
+        # Both records of a conflict are one event.
+        events = {(event["dt"], event["log_id"] or index) for index, event in enumerate(self.since())}
+        self.assertLess(len(events), len(self.since()), "the examples have a conflict")
+        days = collections.Counter(day for day, _ in events)
         self.assertEqual({row["dt"]: int(row["events"]) for row in self.found["For reports"]}, dict(days))
 
     def test_the_runbooks_queries_find_something(self):
@@ -153,6 +202,9 @@ class Queries(unittest.TestCase):
         self.assertEqual(len(found), 2)
         for sql in found:
             self.assertTrue(self.rows(sql), sql)
+        texts = [row["text"] for row in self.rows(found[1])]
+        self.assertTrue(any('"' in text for text in texts), texts)
+        self.assertFalse(any("\\x22" in text for text in texts), texts)
 
     def test_each_is_tried_and_read_by_the_grammar_of_trino_and_athena(self):
         for heading, sql in queries().items():

@@ -200,6 +200,13 @@ fn an_address_that_was_asked_for_must_be_free() {
     workspace.set("metrics.listen", &format!("\"{address}\""));
     let done = workspace.run(&["run"]).expect(2);
     assert!(done.stderr.contains(&format!("metrics.listen: {address}: ")), "{}", done.stderr);
+    workspace.set("metrics.listen", "\"9464\"");
+    let done = workspace.run(&["run"]).expect(2);
+    assert!(
+        done.stderr.trim_end().ends_with("; write an address with its port, as in `127.0.0.1:9464`"),
+        "{}",
+        done.stderr
+    );
     workspace.set("metrics.listen", "\"nowhere\"");
     let done = workspace.run(&["run"]).expect(2);
     assert!(done.stderr.contains("metrics.listen: nowhere: "), "{}", done.stderr);

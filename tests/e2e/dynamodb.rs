@@ -394,3 +394,18 @@ fn without_a_region_or_credentials_whoever_only_looks_says_so_as_well() {
         assert!(said.contains("state.dynamodb: there are no credentials (environment, profile"), "{said}");
     }
 }
+
+#[test]
+fn of_tables_that_give_no_answer_it_is_said_who_was_asked() {
+    let mut workspace = Workspace::new();
+    workspace.set("state.kind", "\"dynamodb\"");
+    // Nobody listens at this port.
+    let nowhere = "http://127.0.0.1:9";
+    for command in ["catch-up", "status"] {
+        let mut asking = workspace.command(&[command]);
+        Endpoints { dynamodb: Some(nowhere.to_owned()), ..Endpoints::default() }.set_for(&mut asking);
+        let done = finish(&mut asking).expect(1);
+        let said = format!("state.dynamodb ({nowhere}): DynamoDB is unavailable: ");
+        assert!(done.stderr.contains(&said), "{command}: {}", done.stderr);
+    }
+}

@@ -274,6 +274,48 @@ fn what_is_wrong_with_a_subscription_is_said_by_its_name() {
     assert_eq!(subscribed.cloud.status()["shards"], json!([]));
 }
 
+/// Each command says no, and leaves all as it was.
+#[track_caller]
+fn assert_refused(subscribed: &Subscribed, archived: &str, read: &str) {
+    let standing = || ["events/", "_manifests/", "_spool/"].map(|folder| subscribed.cloud.objects(folder));
+    let (objects, rows) = (standing(), subscribed.cloud.leases().into_keys().collect::<Vec<_>>());
+    for command in ["check", "catch-up", "run"] {
+        let done = subscribed.cloud.run(&[command]).expect(1);
+        let said = done.stdout + &done.stderr;
+        assert!(said.contains(&format!("it was archived from {archived}")), "{command}: {said}");
+        let words = format!("{read} is read now: that is another source, and an archive has one; set source.kind");
+        assert_eq!(said.matches(&words).count(), 1, "{command}: {said}");
+    }
+    assert_eq!(standing(), objects, "nothing of it is archived");
+    assert_eq!(subscribed.cloud.leases().into_keys().collect::<Vec<_>>(), rows);
+    subscribed.cloud.verify();
+}
+
+#[test]
+fn a_subscription_is_not_received_into_a_streams_archive() {
+    let (mut subscribed, mut feed) = (Subscribed::new(), Feed::new(38));
+    subscribed.cloud.set("source.kind", "\"kinesis\"");
+    subscribed.cloud.put(&mut feed, 20);
+    subscribed.cloud.catch_up();
+    subscribed.cloud.set("source.kind", "\"pubsub\"");
+    subscribed.publish(&mut Feed::new(39), 20);
+    assert_refused(&subscribed, "arn:aws:kinesis:", "spool");
+    assert_eq!(subscribed.topic.waiting(), 20, "nothing is received");
+}
+
+#[test]
+fn a_stream_is_not_read_into_a_subscriptions_archive() {
+    let (mut subscribed, mut feed) = (Subscribed::new(), Feed::new(40));
+    subscribed.publish(&mut feed, 20);
+    subscribed.cloud.catch_up();
+    subscribed.cloud.set("source.kind", "\"kinesis\"");
+    subscribed.cloud.put(&mut Feed::new(41), 20);
+    assert_refused(&subscribed, "spool", "");
+    subscribed.cloud.set("source.kind", "\"pubsub\"");
+    subscribed.publish(&mut feed, 20);
+    subscribed.assert_all_is_archived_once_and_nothing_left(&feed);
+}
+
 #[test]
 fn check_tries_the_subscription_and_where_its_messages_are_kept() {
     let mut subscribed = Subscribed::new();

@@ -224,3 +224,27 @@ fn a_state_from_a_backup_changes_nothing_until_it_is_made_anew() {
     assert_eq!(workspace.archived_rows(), 3);
     workspace.verify();
 }
+
+/// The way that docs/operations.md shows.
+#[test]
+fn a_manifest_that_somebody_put_is_named_and_without_it_the_shard_goes_on() {
+    let workspace = Workspace::new();
+    let line = |number| Record::new(number).line(0) + "\n";
+    workspace.feed("a.ndjson", line(1));
+    workspace.catch_up();
+    let key = "_manifests/a.ndjson/00000001.json";
+    fs::write(workspace.archive().join(key), "{}").unwrap();
+    workspace.append("a.ndjson", line(2));
+    let said = workspace.run(&["catch-up"]).expect(1).stderr;
+    assert!(said.contains(&format!("{key} stands in the archive already")), "{said}");
+    assert!(said.contains("or somebody put it there (verify names it;"), "{said}");
+    let found = workspace.run(&["verify", "--json"]).expect(1).json();
+    assert_eq!((&found["findings"][0]["kind"], &found["findings"][0]["key"]), (&json!("unlisted_object"), &json!(key)));
+    assert!(
+        workspace.run(&["rebuild-state"]).expect(1).stderr.contains(&format!("{key} cannot be read as a manifest"))
+    );
+
+    fs::remove_file(workspace.archive().join(key)).unwrap();
+    assert_eq!(workspace.catch_up()["archived"], 1);
+    workspace.verify();
+}

@@ -112,7 +112,7 @@ pub(super) async fn open_bucket(config: &S3Config, clock: Arc<dyn Clock>) -> Res
 
 /// The bucket's endpoint, where it is another than its region's: the configuration's, or the environment's.
 pub(in crate::cli) async fn bucket_endpoint(config: &S3Config) -> Option<String> {
-    aws::s3_endpoint(&aws::sdk_config(config.access(), PATIENCE).await)
+    aws::endpoint(&aws::sdk_config(config.access(), PATIENCE).await, "S3")
 }
 
 fn s3_options(config: &S3Config, bucket: &str) -> S3Options {

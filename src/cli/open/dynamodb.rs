@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::require_region;
 use crate::archive::ArchiveStore;
 use crate::aws::dynamodb::{CLAIM_PATIENCE, LEASE_PATIENCE, TableError, TableOptions, client, exists, prepare};
-use crate::aws::{Patience, check_credentials, dynamodb_client, sdk_config};
+use crate::aws::{Patience, check_credentials, dynamodb_client, endpoint, sdk_config};
 use crate::cli::Failure;
 use crate::config::{Config, DynamodbConfig};
 use crate::dedupe::dynamodb::{ClaimsTable, DynamoClaims, Marker, table as claims_table};
@@ -79,11 +79,9 @@ impl DynamoState {
             match prepare(&claims, table, options, clock.as_ref()).await {
                 // Told together: whoever makes the one makes the other.
                 Err(error @ TableError::Missing { .. }) => missing.push(error.to_string()),
-                prepared => {
-                    if prepared.map_err(table_failure)? {
-                        made.push(table.name.to_owned());
-                    }
-                }
+                Err(error) => return Err(table_failure(settings, error).await),
+                Ok(true) => made.push(table.name.to_owned()),
+                Ok(false) => {}
             }
         }
         if !missing.is_empty() {
@@ -193,12 +191,13 @@ pub(in crate::cli) async fn found_client(settings: &DynamodbConfig, patience: Pa
 
 /// The lease rows, to be looked at; none where there is no table, or nobody knows whose it is.
 pub(super) async fn look(config: &Config, archive_id: Option<Uuid>) -> Result<Option<DynamoLeases>, Failure> {
-    let names = Names::of(&config.state.dynamodb);
-    let client = found_client(&config.state.dynamodb, LEASE_PATIENCE).await?;
-    if !exists(&client, &names.leases).await.map_err(table_failure)? {
+    let settings = &config.state.dynamodb;
+    let names = Names::of(settings);
+    let client = found_client(settings, LEASE_PATIENCE).await?;
+    if !is_there(settings, &client, &names.leases).await? {
         return Ok(None);
     }
-    let bound = if exists(&client, &names.claims).await.map_err(table_failure)? {
+    let bound = if is_there(settings, &client, &names.claims).await? {
         ClaimsTable::new(client.clone(), &names.claims).marker().await?.map(|marker| marker.archive)
     } else {
         None
@@ -216,12 +215,27 @@ fn other_archive(names: &Names, bound: Uuid, asked: Uuid) -> Failure {
     ))
 }
 
+/// Whether the table is there.
+async fn is_there(settings: &DynamodbConfig, client: &Client, name: &str) -> Result<bool, Failure> {
+    match exists(client, name).await {
+        Ok(is_there) => Ok(is_there),
+        Err(error) => Err(table_failure(settings, error).await),
+    }
+}
+
 /// A table that has to be made, or is another's, is a matter of configuration, everything else of the moment.
-fn table_failure(error: TableError) -> Failure {
+async fn table_failure(settings: &DynamodbConfig, error: TableError) -> Failure {
     match error {
         TableError::Missing { .. } | TableError::OtherShape { .. } => {
             Failure::configuration(anyhow!(error).context("state.dynamodb.table_prefix"))
         }
-        TableError::Unavailable(_) | TableError::Refused(_) => Failure::Failed(error.into()),
+        // Whoever gives no answer does not say who was asked.
+        TableError::Unavailable(_) => {
+            let sdk = sdk_config(settings.access(), CLAIM_PATIENCE).await;
+            let region = || sdk.region().map(ToString::to_string).unwrap_or_default();
+            let asked = endpoint(&sdk, "DynamoDB").unwrap_or_else(region);
+            Failure::Failed(anyhow!(error).context(format!("state.dynamodb ({asked})")))
+        }
+        TableError::Refused(_) => Failure::Failed(error.into()),
     }
 }

@@ -7,19 +7,21 @@ mod source;
 mod state;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::anyhow;
+use tokio_util::sync::CancellationToken;
 
 use super::Failure;
 use crate::app::Ports;
 use crate::archive::identity::ArchiveIdentity;
 use crate::batch::Limits;
 use crate::config::{Config, SourceChoice};
-use crate::lease::WorkerId;
+use crate::lease::{LeaseError, LeaseStore, OtherOrigin, WorkerId};
 use crate::ops::clock::Clock;
 use crate::ops::identity::random_bytes;
 use crate::ops::memory::MemoryBudget;
-use crate::ops::retry::RetryPolicy;
+use crate::ops::retry::{RetryPolicy, retry};
 use crate::record::IdentityKey;
 use crate::source::InitialPosition;
 use crate::source::pubsub::Receiver;
@@ -34,6 +36,9 @@ pub(super) use dynamodb::{Names, found_client};
 pub(super) use pubsub::open_subscription;
 pub(super) use source::{Lag, OpenSource, open_source, pages, require_files};
 pub(super) use state::{State, claim_options, look_at_leases, remake_claims, state_is_in_use};
+
+/// For how long the first look at the lease rows is tried again. A table that is throttled may take some of it.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Refuses a service whose region nothing names; `section` is its part of the configuration.
 fn require_region(region: Option<&aws_config::Region>, section: &str, whose: &str) -> Result<(), Failure> {
@@ -71,12 +76,25 @@ pub(super) async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Opene
     let (archive, location) = (archive.store, archive.place.location);
     let archive_id = identity.archive_id;
     state.bind(archive_id).await?;
-    let claims = state.claims(config, archive.as_ref(), archive_id, clock.now()).await?;
     let leases = state.leases(archive_id)?;
+    // Before anything is received: what is acknowledged is nowhere else.
+    refuse_another_source(leases.as_ref(), source.port().origin(), clock.as_ref()).await?;
+    let claims = state.claims(config, archive.as_ref(), archive_id, clock.now()).await?;
     let receiver = source.receiver(subscription, &leases);
     let ports = Ports { source: source.port(), claims, archive, leases, clock };
     let reads = source::place(config);
     Ok(Opened { ports, receiver, archive: identity, reads, location, pages, _state: state })
+}
+
+/// Refuses to read by lease rows that are all of another source.
+async fn refuse_another_source(
+    leases: &dyn LeaseStore,
+    origin: Option<&str>,
+    clock: &dyn Clock,
+) -> Result<(), Failure> {
+    let (policy, never) = (RetryPolicy { give_up_after: Some(PATIENCE) }, CancellationToken::new());
+    let listing = retry(policy, clock, &never, LeaseError::may_pass, || leases.look()).await?;
+    Ok(OtherOrigin::check_all(&listing.rows, origin)?)
 }
 
 /// The settings of a worker under this configuration.

@@ -43,6 +43,11 @@ fn a_wrong_value_is_named_with_its_key() {
     assert!(complaint("source.kinesis.initial_position = \"oldest\"").contains("neither `trim_horizon` nor `latest`"));
     assert!(complaint("lease.failover = \"500ms\"").starts_with("lease.failover: "));
     assert!(complaint("record.trusted_proxies = [\"ten\"]").starts_with("record.trusted_proxies[0]: "));
+    let wrong = complaint("archive.partition_by = \"dt\"");
+    assert!(
+        wrong.starts_with("archive.partition_by: ") && wrong.ends_with(r#"a list, as in `["dt", "hour"]`"#),
+        "{wrong}"
+    );
 }
 
 #[test]
