@@ -258,7 +258,7 @@ mod tests {
         let put = async |day: u32, covered, tail_proved, findings_total| {
             let began = format!("2026-11-{day:02}T00:00:00Z");
             let tail_compared = tail_proved;
-            let recorded = Recorded { covered, tail_proved, tail_compared, findings_total, ..recorded(&began) };
+            let recorded = Recorded { covered, tail_compared, tail_proved, findings_total, ..recorded(&began) };
             recorded.put(&archive).await.unwrap();
             let whole_at = standing(&archive, Uuid::nil()).await.unwrap().whole_at;
             whole_at.map(|at| at.strftime("%-d").to_string())

@@ -298,8 +298,8 @@ fn a_lease_row_that_cannot_be_read_does_not_switch_the_proof_off() {
 
     let status = victim.0.run(&["status", "--json"]).expect(1);
     let status: Value = serde_json::from_str(&status.stdout).unwrap();
-    let states: Vec<_> = status["shards"].as_array().unwrap().iter().map(|shard| &shard["state"]).collect();
-    assert_eq!(states, ["caught up", "damaged"], "{status:#}");
+    let shown: Vec<_> = status["shards"].as_array().unwrap().iter().map(|shard| &shard["state"]).collect();
+    assert_eq!(shown, ["caught up", "damaged"], "{status:#}");
     assert_eq!((&status["shards"][1]["shard"], &status["shards"][1]["batches"]), (&json!(SHARD), &Value::Null));
     let text = victim.0.run(&["status"]).expect(1).stdout;
     assert!(text.contains(&format!("damaged: the lease row of {SHARD} is damaged")), "{text}");
