@@ -42,7 +42,7 @@ def alike(text):
     text = re.sub(r"\d{8}T\d{6}Z", "WINDOW", text)
     text = re.sub(r"(?m)^began .*$", "began", text)
     text = re.sub(r"(?m)^  (objects|bytes|seconds) .*$", r"  \1", text)
-    return re.sub(r"\d+ objects( listed|, \d+ rows, .*)", "OBJECTS", text).rstrip()
+    return re.sub(r"\d+ objects( listed|, [\d,]+ rows, .*)", "OBJECTS", text).rstrip()
 
 
 class QuickStart(unittest.TestCase):
