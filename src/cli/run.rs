@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::open::{open, settings};
 use super::{ConfigFile, Failure, block_on};
 use crate::app::Ports;
+use crate::archive::ArchiveError;
 use crate::config::MetricsConfig;
 use crate::ops::admin::{Admin, Opened as Known, Verified};
 use crate::ops::clock::SystemClock;
@@ -116,10 +117,21 @@ fn tell_what_is_served(served: Option<io::Result<SocketAddr>>, asked: &str) {
 
 /// Shows the newest recorded verification for as long as it is polled.
 async fn follow_verifications(admin: &Admin, ports: &Ports, archive_id: Uuid) {
+    let archive = ports.archive.as_ref();
+    let mut known = None;
     loop {
-        match Recorded::standing(ports.archive.as_ref(), archive_id).await {
-            Ok(standing) => admin.verified(standing.as_ref().map(Verified::of)),
-            Err(error) => tracing::debug!(%error, "recorded verifications can't be looked for"),
+        let looked = async {
+            let keys = Recorded::keys(archive).await?;
+            // None is ever changed: they are read once.
+            if known.as_ref() != Some(&keys) {
+                let standing = Recorded::standing(archive, archive_id, &keys).await?;
+                admin.verified(standing.as_ref().map(Verified::of));
+                known = Some(keys);
+            }
+            Ok::<(), ArchiveError>(())
+        };
+        if let Err(error) = looked.await {
+            tracing::debug!(%error, "recorded verifications can't be looked for");
         }
         ports.clock.sleep(LOOK_FOR_VERIFICATIONS).await;
     }

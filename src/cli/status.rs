@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::open::{Lag, OpenSource, find_archive, look_at_leases, pages, state_is_in_use};
 use super::{Failure, Reporting, block_on, output};
 use crate::config::Config;
-use crate::lease::{LeaseRow, Listing};
+use crate::lease::{LeaseError, LeaseRow, Listing};
 use crate::ops::clock::{Clock, SystemClock, between};
 use crate::ops::words::counted;
 use crate::source::{Checkpoint, Shard, ShardId};
@@ -23,19 +23,19 @@ use crate::worker::Family;
 struct ShardStatus {
     shard: String,
     /// `waiting` (nothing read yet), `reading`, `unowned` (there is more to read, and nobody does), `caught up`, `ended`,
-    /// or `gone` (the source no longer has it).
+    /// `gone` (the source no longer has it), or `damaged` (its row can't be read).
     state: &'static str,
     owner: Option<String>,
     /// Whether the owner is at work; null where there is none, or where it can't be told from one look.
     owner_alive: Option<bool>,
-    /// Null where the row is gone: the shard has ended, and its children have moved on.
+    /// Null where the row can't be read, or is gone: the shard has ended, and its children have moved on.
     checkpoint: Option<Checkpoint>,
     /// Bytes that are not archived yet; null where the source can't tell (a compressed file that has been begun, or has
     /// changed since its end was archived).
     lag_bytes: Option<u64>,
     /// How long ago the time is up to which the shard is known to be archived; null where it is not known, and for files.
     lag_ms: Option<u64>,
-    /// Null where the row is gone.
+    /// Null where the row can't be read, or is gone.
     batches: Option<u64>,
     /// The batch under way.
     pending: Option<PendingStatus>,
@@ -87,9 +87,10 @@ async fn status(config: &Config) -> Result<Status, Failure> {
     let family = Family::of(&listed, &rows);
     let left: BTreeSet<ShardId> =
         listed.iter().map(|shard| &shard.id).filter(|shard| family.has_left(shard)).cloned().collect();
-    for shard in listed {
+    let unreadable: BTreeSet<&ShardId> = damaged.iter().filter_map(LeaseError::shard).collect();
+    for shard in listed.into_iter().filter(|shard| !unreadable.contains(&shard.id)) {
         let Some(row) = rows.remove(&shard.id).or_else(|| unread(&shard, &left)) else {
-            shards.push(ShardStatus::left(&shard.id));
+            shards.push(ShardStatus::without_row(&shard.id, "ended"));
             continue;
         };
         let lag = source.lag(&shard, &row, clock.now())?;
@@ -97,6 +98,7 @@ async fn status(config: &Config) -> Result<Status, Failure> {
     }
     let gone = |row| ShardStatus::of(row, Lag::default(), owner_alive(row, in_use, clock.now()), false);
     shards.extend(rows.values().map(gone));
+    shards.extend(unreadable.into_iter().map(|shard| ShardStatus::without_row(shard, "damaged")));
     shards.sort_by(|a, b| a.shard.cmp(&b.shard));
     let damaged = damaged.iter().map(ToString::to_string).collect();
     Ok(Status { archive_id: archive_id.map(|id| id.to_string()), state_is_missing, shards, damaged })
@@ -119,11 +121,11 @@ fn owner_alive(row: &LeaseRow, in_use: Option<bool>, now: Timestamp) -> Option<b
 }
 
 impl ShardStatus {
-    /// Of a shard that has ended and whose row is gone.
-    fn left(shard: &ShardId) -> Self {
+    /// Of a shard whose row is gone, or can't be read.
+    fn without_row(shard: &ShardId, state: &'static str) -> Self {
         Self {
             shard: shard.to_string(),
-            state: "ended",
+            state,
             owner: None,
             owner_alive: None,
             checkpoint: None,
@@ -193,7 +195,8 @@ impl Status {
             ]);
         }
         let missing = "\nthere are no lease rows: a worker makes them anew from the archive when it starts\n";
-        format!("archive {id}\n{}\n{table}", if self.state_is_missing { missing } else { "" })
+        let damaged: String = self.damaged.iter().map(|reason| format!("\ndamaged: {reason}")).collect();
+        format!("archive {id}\n{}\n{table}{damaged}", if self.state_is_missing { missing } else { "" })
     }
 }
 

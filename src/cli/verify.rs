@@ -54,7 +54,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         let began = clock.now();
         let (archive, archive_id) = read_archive(&config, clock).await?;
         let leases = look_at_leases(&config, Some(archive_id)).await?;
-        let options = Options { since: arguments.since, until: arguments.until, fast: arguments.fast };
+        let options = Options { since: arguments.since, until: arguments.until, fast: arguments.fast, began };
         let bar = Bar::new(0);
         let mut show = |progress: Progress| {
             let message = format!("object {} of {}", progress.objects, progress.objects_total);
@@ -62,7 +62,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         };
         let report = verify(archive.as_ref(), leases.as_deref(), Arc::new(ObjectRows), &options, &mut show).await?;
         if arguments.record {
-            let recorded = Recorded::of(&report, began);
+            let recorded = Recorded::of(&report);
             kept = Some(recorded.put(archive.as_ref()).await.context("the verification can't be recorded")?);
         }
         Ok(report)

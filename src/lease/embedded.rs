@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 use super::{LeaseError, LeaseRow, LeaseStore, Listing};
 use crate::digest::Digest;
@@ -95,14 +95,12 @@ impl LeaseStore for EmbeddedLeases {
         let mut listing = Listing::default();
         for name in names.iter().filter(|name| name.ends_with(SUFFIX)) {
             let path = self.directory.join(name);
-            // Only the row could say which shard's it is; the file's name is the next best.
-            let unknown = ShardId::new(name);
-            match read(&path, &unknown) {
+            match read(&path, &shard_of(name)) {
                 Ok(None) => {}
                 Ok(Some(row)) if file_name(&row.shard) == *name => listing.rows.push(row),
                 Ok(Some(row)) => {
                     let reason = format!("{} holds the row of {}", path.display(), row.shard);
-                    listing.damaged.push(LeaseError::Damaged { shard: row.shard, reason });
+                    listing.damaged.push(LeaseError::Damaged { shard: shard_of(name), reason });
                 }
                 Err(damaged @ LeaseError::Damaged { .. }) => listing.damaged.push(damaged),
                 Err(error) => return Err(error),
@@ -145,6 +143,14 @@ fn file_name(shard: &ShardId) -> String {
         name = format!("{name}~{digest}");
     }
     name + SUFFIX
+}
+
+/// The shard whose row should be in the file of this name. Of a name that was cut only the row could say; the file's name
+/// is the next best.
+fn shard_of(name: &str) -> ShardId {
+    let encoded = name.strip_suffix(SUFFIX).unwrap_or(name);
+    let decoded = percent_decode_str(encoded).decode_utf8().ok().map(ShardId::new);
+    decoded.filter(|shard| file_name(shard) == name).unwrap_or_else(|| ShardId::new(name))
 }
 
 fn read(path: &Path, shard: &ShardId) -> Result<Option<LeaseRow>, LeaseError> {
@@ -247,13 +253,15 @@ mod tests {
     async fn a_damaged_row_hides_none_of_the_others() {
         let directory = tempdir().unwrap();
         let leases = EmbeddedLeases::open(directory.path()).unwrap();
-        for name in ["a", "b", "c"] {
+        for name in ["a", "b/1", "c"] {
             leases.create(&row(name, 0)).await.unwrap();
         }
-        fs::write(directory.path().join("b.json"), "{").unwrap();
+        fs::write(directory.path().join("b%2F1.json"), "{").unwrap();
         let listing = leases.look().await.unwrap();
         assert_eq!(listing.rows, [row("a", 0), row("c", 0)]);
-        assert!(matches!(&listing.damaged[..], [LeaseError::Damaged { reason, .. }] if reason.contains("b.json")));
+        let [damaged @ LeaseError::Damaged { reason, .. }] = &listing.damaged[..] else { panic!("{listing:?}") };
+        assert_eq!(damaged.shard(), Some(&ShardId::new("b/1")), "as its manifests name it");
+        assert!(reason.contains("b%2F1.json"), "{reason}");
     }
 
     #[tokio::test]

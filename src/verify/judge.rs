@@ -109,6 +109,11 @@ impl Chain {
         !self.findings.iter().any(|finding| doubtful.contains(&finding.kind))
     }
 
+    /// Whether its newest manifests are not there.
+    pub(super) fn is_cut(&self) -> bool {
+        self.findings.iter().any(|finding| finding.kind == Kind::TruncatedTail)
+    }
+
     pub(super) fn report(&mut self, kind: Kind, batch_seq: u64, key: String, detail: String) {
         let shard = Some(self.shard.clone());
         self.findings.push(Finding { shard, batch_seq: Some(batch_seq), key, kind, detail });

@@ -39,7 +39,7 @@ pub use self::objects::ObjectRows;
 use self::parents::judge_parents;
 use self::proof::Proof;
 pub use self::reader::{RowKey, RowReader, Rows};
-pub use self::report::{Covered, Finding, Kind, RecordedGap, Report, render};
+pub use self::report::{ChainHead, ChainHeads, Covered, Finding, Kind, RecordedGap, Report, digest_of, render};
 use crate::archive::identity::{self, IdentityError};
 use crate::archive::{ArchiveError, ArchiveStore, Listed, chain};
 use crate::digest::Digest;
@@ -59,6 +59,8 @@ pub struct Options {
     pub until: Option<Timestamp>,
     /// Read no object at all: the store is asked for the size of each, and for the digest that it keeps, if it does.
     pub fast: bool,
+    /// When the proof begins, for the report.
+    pub began: Timestamp,
 }
 
 impl Options {
@@ -104,7 +106,8 @@ pub enum VerifyError {
 /// together (a larger one alone), and twenty bytes a row.
 ///
 /// # Errors
-/// [`VerifyError`] where the archive or the lease rows can't be read: then nothing is proved. Damage is no error.
+/// [`VerifyError`] where the archive or the lease rows can't be read: then nothing is proved. Damage is no error, nor is a
+/// single lease row that can't be understood: whoever can write one must not be able to switch the proof off.
 pub async fn verify(
     store: &dyn ArchiveStore,
     leases: Option<&dyn LeaseStore>,
@@ -113,18 +116,28 @@ pub async fn verify(
     progress: &mut (dyn FnMut(Progress) + Send),
 ) -> Result<Report, VerifyError> {
     let archive_id = identity::read(store).await?.archive_id;
-    let before = lease_rows(leases).await?;
+    let mut before = Witnesses::look(leases).await?;
     let manifests = store.list(keys::MANIFESTS_PREFIX).await?;
     let listing = store.list("").await?;
-    let after = lease_rows(leases).await?;
+    let mut after = Witnesses::look(leases).await?;
+    let damaged: BTreeMap<String, LeaseError> = before.damaged.drain().chain(after.damaged.drain()).collect();
+    for folder in damaged.keys() {
+        // What one look could read and the other could not says too little of what was committed in between.
+        before.rows.remove(folder);
+        after.rows.remove(folder);
+    }
 
-    let mut chains = judge_chains(store, archive_id, &manifests, &before, &after).await?;
+    let mut chains = judge_chains(store, archive_id, &manifests, &before.rows, &after.rows).await?;
     let stock = take_stock(&mut chains, &manifests, &listing);
     judge_parents(&mut chains);
 
-    let remade = remade(after.values());
+    let remade = remade(after.rows.values());
+    let is_compared = |chain: &Chain| chain.bounds.known() || chain.vouched;
+    let tail_compared = remade.is_empty() && damaged.is_empty() && chains.values().all(is_compared);
+    let chain_heads = chain_heads(&chains);
     let report = Report {
         archive_id,
+        began: options.began,
         shards: chains.len() as u64,
         manifests: manifests.len() as u64,
         objects: stock.jobs.len() as u64,
@@ -135,8 +148,11 @@ pub async fn verify(
         by_size_only: 0,
         in_flight: stock.in_flight,
         covered: Covered { since: options.since, until: options.until, fast: options.fast, ..Covered::default() },
-        tail_proved: remade.is_empty() && chains.values().all(|chain| chain.bounds.known() || chain.vouched),
-        notes: [notes(&chains, leases.is_some()), remade].concat(),
+        tail_compared,
+        tail_proved: tail_compared && !chains.values().any(Chain::is_cut),
+        archive_digest: digest_of(&chain_heads),
+        chain_heads,
+        notes: [notes(&chains, leases.is_some(), &damaged), remade].concat(),
         gaps: Vec::new(),
         findings: stock.findings,
     };
@@ -145,17 +161,50 @@ pub async fn verify(
         report.findings.extend(chain.findings);
         report.gaps.extend(chain.gaps);
     }
+    report.findings.extend(damaged.values().filter_map(damaged_row));
     report.findings.sort();
     Ok(report)
 }
 
-/// The rows there are, by their shards' names in keys.
-async fn lease_rows(leases: Option<&dyn LeaseStore>) -> Result<HashMap<String, LeaseRow>, LeaseError> {
-    let rows = match leases {
-        Some(leases) => leases.list().await?,
-        None => Vec::new(),
+/// The lease rows of one look, by their shards' names in keys.
+#[derive(Default)]
+struct Witnesses {
+    rows: HashMap<String, LeaseRow>,
+    /// What is wrong with those that can't be read.
+    damaged: HashMap<String, LeaseError>,
+}
+
+impl Witnesses {
+    async fn look(leases: Option<&dyn LeaseStore>) -> Result<Self, LeaseError> {
+        let Some(leases) = leases else { return Ok(Self::default()) };
+        let listing = leases.look().await?;
+        let damaged = |error: LeaseError| Some((keys::encode_shard(error.shard()?), error));
+        Ok(Self {
+            rows: listing.rows.into_iter().map(|row| (keys::encode_shard(&row.shard), row)).collect(),
+            damaged: listing.damaged.into_iter().filter_map(damaged).collect(),
+        })
+    }
+}
+
+/// The finding that a row can't be read.
+fn damaged_row(error: &LeaseError) -> Option<Finding> {
+    let shard = error.shard()?;
+    Some(Finding {
+        shard: Some(shard.clone()),
+        batch_seq: None,
+        key: keys::manifest_prefix(shard),
+        kind: Kind::DamagedLeaseRow,
+        detail: format!("that nothing is cut off at the end of this chain is not proved: {error}"),
+    })
+}
+
+/// Where each chain ends.
+fn chain_heads(chains: &BTreeMap<String, Chain>) -> ChainHeads {
+    let head = |chain: &Chain| {
+        let manifest = keys::manifest_key_in(&chain.folder, chain.next.checked_sub(1)?);
+        Some((chain.shard.clone(), ChainHead { batches: chain.next, manifest, head: chain.head? }))
     };
-    Ok(rows.into_iter().map(|row| (keys::encode_shard(&row.shard), row)).collect())
+    chains.values().filter_map(head).collect()
 }
 
 /// Reads and judges every shard's manifests, one shard at a time.
@@ -214,12 +263,13 @@ fn remade<'r>(rows: impl Iterator<Item = &'r LeaseRow>) -> Vec<String> {
 }
 
 /// What the chains' ends were compared with.
-fn notes(chains: &BTreeMap<String, Chain>, leases: bool) -> Vec<String> {
+fn notes(chains: &BTreeMap<String, Chain>, leases: bool, damaged: &BTreeMap<String, LeaseError>) -> Vec<String> {
     let no_rows = "no lease rows were given: a chain whose newest manifests were taken away can't be told from one that \
                    is whole";
     if !leases {
         return vec![no_rows.to_owned()];
     }
-    let unknown = chains.values().filter(|chain| !chain.bounds.known() && !chain.vouched);
+    let is_told = |chain: &Chain| chain.bounds.known() || chain.vouched || damaged.contains_key(&chain.folder);
+    let unknown = chains.values().filter(|chain| !is_told(chain));
     unknown.map(|chain| format!("{} has no lease row: the end of its chain is not proved", chain.shard)).collect()
 }

@@ -9,14 +9,18 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::Report;
-use super::report::{Covered, Finding};
+use super::report::{ChainHeads, Covered, Finding};
 use crate::archive::{ArchiveError, ArchiveStore, Put};
+use crate::digest::Digest;
 use crate::encode::keys::{VERIFICATIONS_PREFIX, verification_key};
 
 /// The most findings that are kept.
 const MOST_FINDINGS: usize = 100;
-/// So many verifications are looked at for findings that none has cleared.
-const LOOK_BACK: usize = 32;
+/// The most chain heads that are kept: workers read what is recorded.
+const MOST_HEADS: usize = 1000;
+/// So many verifications are looked at, for findings that none has cleared and for the last that was whole: where one is
+/// made every hour, those of eight days.
+const LOOK_BACK: usize = 192;
 
 /// One verification.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +31,24 @@ pub struct Recorded {
     pub began: Timestamp,
     /// How far it went.
     pub covered: Covered,
+    /// Whether every chain's end was compared with a lease row. Older versions recorded neither this nor what follows.
+    #[serde(default)]
+    pub tail_compared: bool,
+    /// Whether it was, and no chain is cut.
+    #[serde(default)]
+    pub tail_proved: bool,
+    /// Objects that sound manifests list.
+    #[serde(default)]
+    pub objects: Option<u64>,
+    /// Of these, how many were read.
+    #[serde(default)]
+    pub objects_read: Option<u64>,
+    /// One digest over all chain heads.
+    #[serde(default)]
+    pub archive_digest: Option<Digest>,
+    /// The chain heads themselves; none where there are more than a thousand.
+    #[serde(default)]
+    pub chain_heads: Option<ChainHeads>,
     /// How much it found.
     pub findings_total: u64,
     /// The first hundred findings.
@@ -41,6 +63,8 @@ pub struct Standing {
     /// The last before it that found something, where the newest found nothing and none since then covered as much as this
     /// one and found nothing either: a quick look never clears what reading everything has found.
     pub uncleared: Option<Recorded>,
+    /// When the last one began that read everything and proved every chain's end.
+    pub whole_at: Option<Timestamp>,
 }
 
 impl Standing {
@@ -51,12 +75,19 @@ impl Standing {
 }
 
 impl Recorded {
-    /// What is kept of a verification that began at `began`.
-    pub fn of(report: &Report, began: Timestamp) -> Self {
+    /// What is kept of a verification.
+    pub fn of(report: &Report) -> Self {
+        let is_short = report.chain_heads.len() <= MOST_HEADS;
         Self {
             archive_id: report.archive_id,
-            began,
+            began: report.began,
             covered: report.covered.clone(),
+            tail_compared: report.tail_compared,
+            tail_proved: report.tail_proved,
+            objects: Some(report.objects),
+            objects_read: Some(report.objects_read),
+            archive_digest: Some(report.archive_digest),
+            chain_heads: is_short.then(|| report.chain_heads.clone()),
             findings_total: report.findings.len() as u64,
             findings: report.findings.iter().take(MOST_FINDINGS).cloned().collect(),
         }
@@ -76,30 +107,62 @@ impl Recorded {
         }
     }
 
-    /// The newest of the archive `archive_id`, and what stands beside it. `None` where the newest can't be read.
-    pub async fn standing(archive: &dyn ArchiveStore, archive_id: Uuid) -> Result<Option<Standing>, ArchiveError> {
+    /// The keys of those that stand in the archive, the newest first.
+    pub async fn keys(archive: &dyn ArchiveStore) -> Result<Vec<String>, ArchiveError> {
         let listed = archive.list(VERIFICATIONS_PREFIX).await?.into_iter();
         let mut keys: Vec<_> = listed.map(|listed| listed.key).collect();
         keys.sort_unstable_by(|a, b| b.cmp(a));
+        Ok(keys)
+    }
+
+    /// What these keys of the archive `archive_id` come to. `None` where the newest can't be read.
+    pub async fn standing(
+        archive: &dyn ArchiveStore,
+        archive_id: Uuid,
+        keys: &[String],
+    ) -> Result<Option<Standing>, ArchiveError> {
         let mut keys = keys.iter().take(LOOK_BACK);
         let Some(key) = keys.next() else { return Ok(None) };
         let Some(newest) = Self::read(archive, archive_id, key).await? else { return Ok(None) };
-        if newest.findings_total > 0 {
-            return Ok(Some(Standing { newest, uncleared: None }));
+        let mut whole_at = newest.is_whole().then_some(newest.began);
+        let mut uncleared = None;
+        let mut found_none = Vec::new();
+        let mut is_settled = newest.findings_total > 0 || newest.is_whole();
+        if !is_settled {
+            found_none.push(newest.clone());
         }
-        let mut found_none = vec![newest.covered.clone()];
         for key in keys {
-            if found_none.iter().any(Covered::is_whole) {
+            if is_settled && whole_at.is_some() {
                 break;
             }
             let Some(older) = Self::read(archive, archive_id, key).await? else { break };
-            if older.findings_total == 0 {
-                found_none.push(older.covered);
-            } else if !found_none.iter().any(|newer| newer.covers(&older.covered)) {
-                return Ok(Some(Standing { newest, uncleared: Some(older) }));
+            if older.is_whole() {
+                whole_at = whole_at.or(Some(older.began));
+            }
+            if is_settled {
+                continue;
+            }
+            if older.findings_total > 0 {
+                if !found_none.iter().any(|newer| newer.covers(&older)) {
+                    uncleared = Some(older);
+                    is_settled = true;
+                }
+            } else {
+                is_settled = older.is_whole();
+                found_none.push(older);
             }
         }
-        Ok(Some(Standing { newest, uncleared: None }))
+        Ok(Some(Standing { newest, uncleared, whole_at }))
+    }
+
+    /// Whether everything was read, and every chain's end proved.
+    pub fn is_whole(&self) -> bool {
+        self.covered.is_whole() && self.tail_proved
+    }
+
+    /// Whether this one looked at all that the other one did.
+    fn covers(&self, other: &Self) -> bool {
+        self.covered.covers(&other.covered) && (self.tail_compared || !other.tail_compared)
     }
 
     /// One of the archive; `None` where it can't be read, or is another's.
@@ -119,22 +182,33 @@ mod tests {
             archive_id: Uuid::nil(),
             began: began.parse().unwrap(),
             covered: Covered { fast: true, ..Covered::default() },
+            tail_compared: false,
+            tail_proved: false,
+            objects: None,
+            objects_read: None,
+            archive_digest: None,
+            chain_heads: None,
             findings_total: 0,
             findings: Vec::new(),
         }
     }
 
+    async fn standing(archive: &MemoryArchive, archive_id: Uuid) -> Option<Standing> {
+        let keys = Recorded::keys(archive).await.unwrap();
+        Recorded::standing(archive, archive_id, &keys).await.unwrap()
+    }
+
     #[tokio::test]
     async fn the_newest_is_found_and_another_archives_is_not_taken_for_it() {
         let archive = MemoryArchive::default();
-        assert_eq!(Recorded::standing(&archive, Uuid::nil()).await.unwrap(), None);
+        assert_eq!(standing(&archive, Uuid::nil()).await, None);
         for began in ["2026-11-02T00:00:00Z", "2026-11-10T00:00:00Z", "2026-11-09T00:00:00Z"] {
             recorded(began).put(&archive).await.unwrap();
         }
         archive.put_if_absent("_verify/20261108T000000Z.json", Bytes::from_static(b"no JSON")).await.unwrap();
-        let newest = Recorded::standing(&archive, Uuid::nil()).await.unwrap();
-        assert_eq!(newest, Some(Standing { newest: recorded("2026-11-10T00:00:00Z"), uncleared: None }));
-        assert_eq!(Recorded::standing(&archive, Uuid::max()).await.unwrap(), None);
+        let newest = recorded("2026-11-10T00:00:00Z");
+        assert_eq!(standing(&archive, Uuid::nil()).await, Some(Standing { newest, uncleared: None, whole_at: None }));
+        assert_eq!(standing(&archive, Uuid::max()).await, None);
     }
 
     #[tokio::test]
@@ -169,11 +243,65 @@ mod tests {
         for (day, (covered, findings_total, stands, found_on)) in (1..).zip(steps) {
             let began = format!("2026-11-{day:02}T00:00:00Z");
             Recorded { covered, findings_total, ..recorded(&began) }.put(&archive).await.unwrap();
-            let standing = Recorded::standing(&archive, Uuid::nil()).await.unwrap().unwrap();
+            let standing = standing(&archive, Uuid::nil()).await.unwrap();
             let found = standing.found();
             assert_eq!((standing.newest.began, found.findings_total), (began.parse().unwrap(), stands), "day {day}");
             let found_on = format!("2026-11-{found_on:02}T00:00:00Z");
             assert_eq!(found.began, found_on.parse::<Timestamp>().unwrap(), "day {day}");
         }
+    }
+
+    #[tokio::test]
+    async fn the_last_that_was_whole_is_known_however_many_weaker_ones_came_since() {
+        let archive = MemoryArchive::default();
+        let whole = Covered::default;
+        let put = async |day: u32, covered, tail_proved, findings_total| {
+            let began = format!("2026-11-{day:02}T00:00:00Z");
+            let tail_compared = tail_proved;
+            let recorded = Recorded { covered, tail_compared, tail_proved, findings_total, ..recorded(&began) };
+            recorded.put(&archive).await.unwrap();
+            let whole_at = standing(&archive, Uuid::nil()).await.unwrap().whole_at;
+            whole_at.map(|at| at.strftime("%-d").to_string())
+        };
+        assert_eq!(put(1, whole(), false, 0).await, None, "its tail was not proved");
+        assert_eq!(put(2, whole(), true, 0).await.as_deref(), Some("2"));
+        assert_eq!(put(3, Covered { fast: true, ..whole() }, true, 0).await.as_deref(), Some("2"));
+        assert_eq!(
+            put(4, Covered { since: Some(Timestamp::UNIX_EPOCH), ..whole() }, true, 1).await.as_deref(),
+            Some("2")
+        );
+        assert_eq!(put(5, whole(), false, 1).await.as_deref(), Some("2"));
+        assert_eq!(put(6, whole(), true, 1).await.as_deref(), Some("6"));
+    }
+
+    #[tokio::test]
+    async fn what_was_found_against_the_lease_rows_is_not_cleared_without_them() {
+        let archive = MemoryArchive::default();
+        let cut = Recorded {
+            covered: Covered::default(),
+            tail_compared: true,
+            findings_total: 1,
+            ..recorded("2026-11-01T00:00:00Z")
+        };
+        cut.put(&archive).await.unwrap();
+        let blind = Recorded { covered: Covered::default(), ..recorded("2026-11-02T00:00:00Z") };
+        blind.put(&archive).await.unwrap();
+        assert_eq!(standing(&archive, Uuid::nil()).await.unwrap().uncleared, Some(cut));
+        let proved = Recorded {
+            tail_compared: true,
+            tail_proved: true,
+            began: "2026-11-03T00:00:00Z".parse().unwrap(),
+            ..blind
+        };
+        proved.put(&archive).await.unwrap();
+        assert_eq!(standing(&archive, Uuid::nil()).await.unwrap().uncleared, None);
+    }
+
+    #[test]
+    fn what_older_versions_recorded_is_still_read() {
+        let old = br#"{"archive_id": "00000000-0000-0000-0000-000000000000", "began": "2026-11-02T00:00:00Z",
+            "covered": {"since": null, "until": null, "fast": true, "first_window": null, "last_window": null},
+            "findings_total": 0, "findings": []}"#;
+        assert_eq!(serde_json::from_slice::<Recorded>(old).unwrap(), recorded("2026-11-02T00:00:00Z"));
     }
 }

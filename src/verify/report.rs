@@ -1,11 +1,13 @@
 //! What a proof comes to, for people and for programs.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write as _};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::digest::Digest;
 use crate::lease::Gap;
 use crate::ops::words::{counted, thousands};
 use crate::source::ShardId;
@@ -34,6 +36,8 @@ pub enum Kind {
     DuplicateRecord,
     /// The newest manifests of a shard are not there.
     TruncatedTail,
+    /// A lease row can't be read, so that nothing tells whether its shard's chain is cut.
+    DamagedLeaseRow,
 }
 
 impl Kind {
@@ -50,6 +54,7 @@ impl Kind {
             Self::CountMismatch => "count_mismatch",
             Self::DuplicateRecord => "duplicate_record",
             Self::TruncatedTail => "truncated_tail",
+            Self::DamagedLeaseRow => "damaged_lease_row",
         }
     }
 }
@@ -87,6 +92,27 @@ pub struct RecordedGap {
     pub gap: Gap,
 }
 
+/// Where a shard's chain ends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChainHead {
+    /// The number of the newest manifest that stands, plus one.
+    pub batches: u64,
+    /// The SHA-256 of its bytes.
+    pub head: Digest,
+    /// Its key.
+    pub manifest: String,
+}
+
+/// Where every chain ends, of shards that have a manifest.
+pub type ChainHeads = BTreeMap<ShardId, ChainHead>;
+
+/// One digest over all: the SHA-256 of the JSON of `chain_heads`, in UTF-8, shards in the order of their names' bytes,
+/// fields too, no space anywhere. `jq -cj .chain_heads | sha256sum` makes the same of a report.
+#[allow(clippy::missing_panics_doc)] // it cannot
+pub fn digest_of(chain_heads: &ChainHeads) -> Digest {
+    Digest::of(&serde_json::to_vec(chain_heads).expect("a map of plain values can be written"))
+}
+
 /// How far the proof went.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Covered {
@@ -121,6 +147,8 @@ impl Covered {
 pub struct Report {
     /// Whose proof it is.
     pub archive_id: Uuid,
+    /// When the proof began.
+    pub began: Timestamp,
     /// Shards with a manifest or a lease row.
     pub shards: u64,
     /// Manifests read.
@@ -141,8 +169,16 @@ pub struct Report {
     pub in_flight: u64,
     /// How far the proof went.
     pub covered: Covered,
-    /// Whether every chain's end was compared with a lease row. Where it was not, a missing tail leaves no trace.
+    /// Whether every chain's end was compared with a lease row that can witness it. Where it was not, a missing tail
+    /// leaves no trace.
+    pub tail_compared: bool,
+    /// Whether it was, and no chain is cut.
     pub tail_proved: bool,
+    /// Where each chain ends. A copy that is kept where the archive's writers have no access tells later whether history
+    /// was written anew since: the manifest of this number must still have this digest.
+    pub chain_heads: ChainHeads,
+    /// One digest over all of these ([`digest_of`]).
+    pub archive_digest: Digest,
     /// What the reader of the report should know beside the findings.
     pub notes: Vec<String>,
     /// Gaps that workers recorded.
@@ -168,6 +204,7 @@ pub fn render(report: &Report) -> String {
 
 fn render_into(out: &mut String, report: &Report) -> fmt::Result {
     writeln!(out, "archive   {}", report.archive_id)?;
+    writeln!(out, "began     {}", report.began.strftime("%Y-%m-%dT%H:%M:%SZ"))?;
     let (shards, manifests) = (counted(report.shards, "shard"), counted(report.manifests, "manifest"));
     writeln!(out, "chains    {shards}, {manifests}, {} listed", counted(report.objects, "object"))?;
     let size = bytesize::ByteSize(report.bytes);
@@ -177,8 +214,9 @@ fn render_into(out: &mut String, report: &Report) -> fmt::Result {
         let (by_checksum, by_size) = (counted(report.by_checksum, "object"), thousands(report.by_size_only));
         writeln!(out, "compared  {by_checksum} by the SHA-256 that the store keeps, {by_size} by size only")?;
     }
-    let tail = if report.tail_proved { "proved against the lease rows" } else { "NOT PROVED (see the notes)" };
-    writeln!(out, "tail      {tail}")?;
+    writeln!(out, "tail      {}", tail(report))?;
+    let heads = counted(report.chain_heads.len() as u64, "chain head");
+    writeln!(out, "digest    {} over {heads}", report.archive_digest)?;
     if report.in_flight > 0 {
         writeln!(out, "in flight {} of batches under way", counted(report.in_flight, "object"))?;
     }
@@ -203,14 +241,26 @@ fn render_into(out: &mut String, report: &Report) -> fmt::Result {
     }
 }
 
+/// What came of the comparison of the chains' ends.
+fn tail(report: &Report) -> String {
+    let is_cut = |finding: &&Finding| finding.kind == Kind::TruncatedTail;
+    let cut: BTreeSet<_> = report.findings.iter().filter(is_cut).map(|finding| &finding.shard).collect();
+    match (report.tail_compared, cut.len() as u64) {
+        (true, 0) => "proved against the lease rows".to_owned(),
+        (true, n) => format!("compared with the lease rows: {} cut", counted(n, "shard")),
+        (false, 0) => "NOT PROVED (see below)".to_owned(),
+        (false, n) => format!("NOT PROVED of every shard (see below), {} cut", counted(n, "shard")),
+    }
+}
+
 struct Coverage<'a>(&'a Covered);
 
 impl fmt::Display for Coverage<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("all manifests, every object's presence and size; ")?;
+        f.write_str("all manifests, every listed object's presence and size; ")?;
         match self.0 {
             Covered { fast: true, .. } => f.write_str("no object's content (fast)"),
-            Covered { since: None, until: None, .. } => f.write_str("every object's content"),
+            Covered { since: None, until: None, .. } => f.write_str("the content of all that stand"),
             Covered { since, until, .. } => {
                 f.write_str("the content of objects of windows")?;
                 since.map_or(Ok(()), |since| write!(f, " since {since}"))?;
@@ -227,6 +277,7 @@ mod tests {
     fn report() -> Report {
         Report {
             archive_id: Uuid::nil(),
+            began: Timestamp::UNIX_EPOCH,
             shards: 1,
             manifests: 2,
             objects: 3,
@@ -237,7 +288,10 @@ mod tests {
             by_size_only: 0,
             in_flight: 0,
             covered: Covered::default(),
+            tail_compared: true,
             tail_proved: true,
+            archive_digest: digest_of(&ChainHeads::new()),
+            chain_heads: ChainHeads::new(),
             notes: Vec::new(),
             gaps: Vec::new(),
             findings: Vec::new(),
@@ -274,9 +328,40 @@ mod tests {
     #[test]
     fn a_proof_that_went_less_far_says_so() {
         let covered = Covered { since: Some(Timestamp::UNIX_EPOCH), ..Covered::default() };
-        let text = render(&Report { covered, tail_proved: false, ..report() });
+        let text = render(&Report { covered, tail_compared: false, tail_proved: false, ..report() });
         assert!(text.contains("windows since 1970-01-01T00:00:00Z"), "{text}");
         assert!(text.contains("NOT PROVED"), "{text}");
+    }
+
+    #[test]
+    fn where_a_shard_is_cut_no_tail_is_called_proved() {
+        let cut = |shard: &str| Finding {
+            shard: Some(ShardId::new(shard)),
+            batch_seq: Some(1),
+            key: "_manifests/s/00000001.json".to_owned(),
+            kind: Kind::TruncatedTail,
+            detail: "manifest 1 is missing".to_owned(),
+        };
+        let damaged = Report { tail_proved: false, findings: vec![cut("a"), cut("b")], ..report() };
+        let text = render(&damaged);
+        assert!(text.contains("tail      compared with the lease rows: 2 shards cut\n"), "{text}");
+        let text = render(&Report { tail_compared: false, ..damaged });
+        assert!(text.contains("tail      NOT PROVED of every shard (see below), 2 shards cut\n"), "{text}");
+    }
+
+    #[test]
+    fn the_digest_over_all_heads_is_of_their_json_and_the_only_one_that_people_see() {
+        let head = |batches| ChainHead { batches, head: Digest::of(b"manifest"), manifest: "m".to_owned() };
+        let chain_heads = ChainHeads::from([(ShardId::new("b"), head(7)), (ShardId::new("a \""), head(1))]);
+        let sha256 = Digest::of(b"manifest");
+        let json = format!(
+            r#"{{"a \"":{{"batches":1,"head":"{sha256}","manifest":"m"}},"b":{{"batches":7,"head":"{sha256}","manifest":"m"}}}}"#
+        );
+        let archive_digest = digest_of(&chain_heads);
+        assert_eq!(archive_digest, Digest::of(json.as_bytes()));
+        let text = render(&Report { chain_heads, archive_digest, ..report() });
+        assert!(text.contains(&format!("digest    {archive_digest} over 2 chain heads\n")), "{text}");
+        assert!(text.contains("began     1970-01-01T00:00:00Z\n") && !text.contains(&sha256.to_string()), "{text}");
     }
 
     #[test]
@@ -290,7 +375,7 @@ mod tests {
 
     #[test]
     fn json_and_people_read_the_same_names() {
-        for kind in [Kind::MissingObject, Kind::TruncatedTail, Kind::DuplicateRecord] {
+        for kind in [Kind::MissingObject, Kind::TruncatedTail, Kind::DuplicateRecord, Kind::DamagedLeaseRow] {
             assert_eq!(serde_json::to_string(&kind).unwrap(), format!("\"{kind}\""));
         }
     }

@@ -139,7 +139,7 @@ async fn since_and_until_read_the_windows_that_they_meet_and_judge_all_chains() 
     let options = Options {
         since: Some("2026-11-21T10:00:00Z".parse().unwrap()),
         until: Some("2026-11-21T10:30:00Z".parse().unwrap()),
-        fast: false,
+        ..Options::default()
     };
     let report = archive.verify_with(true, options).await;
     assert_eq!(report.findings, [], "the altered object is of the window before");

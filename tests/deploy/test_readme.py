@@ -40,6 +40,7 @@ def alike(text):
     """What does not differ at all."""
     text = re.sub(r"[0-9a-f]{64}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "ID", text)
     text = re.sub(r"\d{8}T\d{6}Z", "WINDOW", text)
+    text = re.sub(r"(?m)^began .*$", "began", text)
     text = re.sub(r"(?m)^  (objects|bytes|seconds) .*$", r"  \1", text)
     return re.sub(r"\d+ objects( listed|, [\d,]+ rows, .*)", "OBJECTS", text).rstrip()
 

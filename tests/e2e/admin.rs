@@ -8,7 +8,7 @@ use crate::support::{Answer, Plan, Process, Workspace, get, served_at, wait_unti
 /// A daemon that serves on a port of its own.
 struct Served {
     workspace: Workspace,
-    _process: Process,
+    process: Process,
     address: String,
 }
 
@@ -17,7 +17,7 @@ impl Served {
         workspace.set("metrics.listen", "\"127.0.0.1:0\"");
         let process = workspace.start(&["run"]);
         let address = served_at(&process);
-        Self { workspace, _process: process, address }
+        Self { workspace, process, address }
     }
 
     #[track_caller]
@@ -154,8 +154,20 @@ fn a_recorded_verification_is_shown() {
     let served = Served::start(workspace);
     served.wait_for_metric("auditlake_verify_last_findings", 0.0);
     assert!(served.metric("auditlake_verify_last_timestamp_seconds").unwrap() > 1.7e9);
+    let whole = served.metric("auditlake_verify_last_whole_timestamp_seconds").unwrap();
     let page = served.get("/").body;
     assert!(page.contains("<b class=\"good\">intact</b>") && !page.contains("found damage"), "{page}");
+
+    served.process.signal("TERM");
+    served.process.wait().expect(0);
+    served.workspace.run(&["verify", "--record", "--fast"]).expect(0);
+    let served = Served::start(served.workspace);
+    served.wait_for_metric("auditlake_verify_last_findings", 0.0);
+    assert!(served.metric("auditlake_verify_last_timestamp_seconds").unwrap() > whole);
+    assert_eq!(served.metric("auditlake_verify_last_whole_timestamp_seconds"), Some(whole));
+    let page = served.get("/").body;
+    assert!(page.contains("nothing found</b>") && page.contains("fast: by size or checksum only"), "{page}");
+    assert!(!page.contains("intact"), "{page}");
 }
 
 #[test]

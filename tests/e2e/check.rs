@@ -3,7 +3,7 @@
 use std::fs;
 
 use auditlake_test_servers::{Answer, FaultProxy};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::{Cloud, Feed, PREFIX, Plan, Workspace, assert_all_is_archived_once};
 
@@ -180,4 +180,17 @@ fn what_would_be_refused_later_is_refused_here() {
     let status: Value = serde_json::from_str(&status.stdout).unwrap();
     assert_eq!(status["shards"].as_array().unwrap().len(), 2, "the others are shown: {status:#}");
     assert_eq!(status["damaged"].as_array().unwrap().len(), 1, "{status:#}");
+    let finds = |cloud: &Cloud| {
+        let report: Value = serde_json::from_str(&cloud.run(&["verify", "--json"]).expect(1).stdout).unwrap();
+        let [finding] = &report["findings"].as_array().unwrap()[..] else { panic!("not one finding: {report:#}") };
+        assert_eq!((&finding["kind"], &finding["shard"]), (&json!("damaged_lease_row"), &json!(shard)));
+        assert_eq!((&report["tail_proved"], &report["shards"]), (&json!(false), &json!(2)));
+    };
+    finds(&cloud);
+
+    cloud.edit_lease(&shard, "auditlake_archive", "7d95f4d5-7258-460d-a505-633144de2f38");
+    finds(&cloud);
+    let status = cloud.run(&["status"]).expect(1).stdout;
+    assert!(status.contains(&format!("damaged: the lease row of {shard} is damaged: it belongs to")), "{status}");
+    assert!(status.contains(&cloud.open_shards()[1]), "the others are shown: {status}");
 }

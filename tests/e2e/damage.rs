@@ -228,11 +228,91 @@ fn a_record_that_was_put_in_twice_and_counted() {
     victim.expect("duplicate_record", &key, "");
 }
 
+/// What `verify --json` prints, apart from what tells one history from another and one run from the next.
+fn without_heads(report: &Value) -> Value {
+    let mut report = report.clone();
+    let fields = report.as_object_mut().unwrap();
+    for field in ["began", "chain_heads", "archive_digest"] {
+        assert!(fields.remove(field).is_some(), "no {field}");
+    }
+    report
+}
+
+#[test]
+fn history_that_was_written_anew_with_all_digests_shows_against_the_heads_that_were_kept() {
+    let victim = Victim::new();
+    let kept = victim.0.run(&["verify", "--json"]).expect(0).json();
+    let heads = serde_json::to_string(&kept["chain_heads"]).unwrap();
+    assert_eq!(kept["archive_digest"], digest(heads.as_bytes()), "it can be made from the heads by anybody");
+    // As docs/security.md says: the manifest that was the newest still has its digest.
+    let kept_head_stands = || {
+        let head = &kept["chain_heads"][SHARD];
+        assert_eq!((&head["batches"], &head["manifest"]), (&json!(5), &json!(Victim::manifest_key(4))));
+        head["head"] == digest(&fs::read(victim.path(&Victim::manifest_key(4))).unwrap())
+    };
+    assert!(kept_head_stands());
+    victim.0.append(SHARD, crate::support::Record::new(1 << 53).line(0) + "\n");
+    victim.0.catch_up();
+    assert!(kept_head_stands(), "an archive that has grown is no other");
+    let before = victim.0.run(&["verify", "--json"]).expect(0).json();
+    assert_ne!(before["archive_digest"], kept["archive_digest"]);
+
+    victim.rewrite_rows(2, |lines| {
+        let (from, to) = ("\"operation\":\"", "\"operation\":\"X");
+        let at = lines[3].find(from).unwrap() + to.len();
+        lines[3].replace_range(at - 1..at, "X");
+    });
+    victim.rehash(3);
+    let done = victim.0.run(&["verify", "--json"]).expect(0);
+    let after = done.json();
+    assert_eq!(without_heads(&before), without_heads(&after), "by all else it is the same");
+    assert_ne!(before["archive_digest"], after["archive_digest"]);
+    assert!(!kept_head_stands());
+    let text = victim.0.run(&["verify"]).expect(0).stdout;
+    let line = format!("digest    {} over 1 chain head\n", after["archive_digest"].as_str().unwrap());
+    assert!(text.contains(&line) && text.contains("\nbegan     20"), "{text}");
+    victim.0.run(&["verify", "--record"]).expect(0);
+    let recorded = read_json(&victim.path(&victim.0.objects("_verify")[0]));
+    for field in ["archive_digest", "chain_heads", "tail_proved"] {
+        assert_eq!(recorded[field], after[field], "{field}");
+    }
+}
+
+#[test]
+fn a_lease_row_that_cannot_be_read_does_not_switch_the_proof_off() {
+    let victim = Victim::new();
+    victim.0.feed("other.ndjson", crate::support::Record::new(7).line(0) + "\n");
+    victim.0.catch_up();
+    fs::write(victim.0.state().join(format!("leases/{SHARD}.json")), "{").unwrap();
+    let folder = format!("_manifests/{SHARD}/");
+    victim.expect("damaged_lease_row", &folder, &format!("the lease row of {SHARD} is damaged"));
+
+    let altered = victim.events(2);
+    victim.replace(&altered, "not what was put\n");
+    let done = victim.0.run(&["verify", "--json", "--record"]).expect(1);
+    let report = done.json();
+    let kinds: Vec<_> = report["findings"].as_array().unwrap().iter().map(|finding| &finding["kind"]).collect();
+    assert_eq!(kinds, ["damaged_lease_row", "altered_object"], "{report:#}");
+    assert_eq!(report["tail_proved"], false);
+    assert_eq!(victim.0.objects("_verify").len(), 1, "it is recorded");
+
+    let status = victim.0.run(&["status", "--json"]).expect(1);
+    let status: Value = serde_json::from_str(&status.stdout).unwrap();
+    let shown: Vec<_> = status["shards"].as_array().unwrap().iter().map(|shard| &shard["state"]).collect();
+    assert_eq!(shown, ["caught up", "damaged"], "{status:#}");
+    assert_eq!((&status["shards"][1]["shard"], &status["shards"][1]["batches"]), (&json!(SHARD), &Value::Null));
+    let text = victim.0.run(&["status"]).expect(1).stdout;
+    assert!(text.contains(&format!("damaged: the lease row of {SHARD} is damaged")), "{text}");
+    assert!(!text.contains("TRIM_HORIZON"), "{text}");
+}
+
 #[test]
 fn the_newest_manifest_that_was_taken_away() {
     let victim = Victim::new();
     fs::remove_file(victim.path(&Victim::manifest_key(4))).unwrap();
     victim.expect("truncated_tail", &Victim::manifest_key(4), "the lease row counts 5 batches");
+    let text = victim.0.run(&["verify"]).expect(1).stdout;
+    assert!(text.contains("tail      compared with the lease rows: 1 shard cut\n"), "{text}");
 }
 
 #[test]

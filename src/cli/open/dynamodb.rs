@@ -204,7 +204,7 @@ pub(super) async fn look(config: &Config, archive_id: Option<Uuid>) -> Result<Op
     };
     match (bound, archive_id) {
         (Some(bound), Some(asked)) if bound != asked => Err(other_archive(&names, bound, asked)),
-        _ => Ok(archive_id.or(bound).map(|id| DynamoLeases::new(client, names.leases, id))),
+        _ => Ok(archive_id.or(bound).map(|id| DynamoLeases::to_look_at(client, names.leases, id))),
     }
 }
 

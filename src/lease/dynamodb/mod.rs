@@ -32,12 +32,20 @@ pub struct DynamoLeases {
     client: Client,
     table: String,
     archive: Uuid,
+    /// Whether a row that is not this archive's is told beside the others; else all are refused with it.
+    looking: bool,
 }
 
 impl DynamoLeases {
     /// The rows of this archive in the table, which is there.
     pub fn new(client: Client, table: impl Into<String>, archive: Uuid) -> Self {
-        Self { client, table: table.into(), archive }
+        Self { client, table: table.into(), archive, looking: false }
+    }
+
+    /// The same for those who only look: a row that another program has written, or whose archive's id was altered, hides
+    /// none of the others from them.
+    pub fn to_look_at(client: Client, table: impl Into<String>, archive: Uuid) -> Self {
+        Self { looking: true, ..Self::new(client, table, archive) }
     }
 
     fn row(&self, item: &Item) -> Result<LeaseRow, LeaseError> {
@@ -51,6 +59,10 @@ impl DynamoLeases {
                          from the archive",
                         self.table
                     ),
+                },
+                Unfit::Foreign(reason) if self.looking => LeaseError::Damaged {
+                    shard: ShardId::new(key),
+                    reason: format!("it {reason}, in the table {}", self.table),
                 },
                 Unfit::Foreign(reason) => LeaseError::Refused {
                     reason: format!(

@@ -18,11 +18,12 @@ use jiff::Timestamp;
 use super::clock::Clock;
 use super::health;
 use super::memory::MemoryBudget;
-use super::metrics::Moment;
+use super::metrics::{LastVerify, Moment};
+use super::words::{counted, thousands};
 use crate::source::Source;
 use crate::source::pubsub::Receiver;
 use crate::verify::Kind;
-use crate::verify::recorded::Standing;
+use crate::verify::recorded::{Recorded, Standing};
 use crate::worker::Totals;
 
 /// What is known of a worker once all that it needs is open.
@@ -52,6 +53,10 @@ pub struct Opened {
 pub struct Verified {
     /// When it began.
     pub at: Timestamp,
+    /// Why that it found nothing is not the same as that all is intact, in a few words each; empty where it was whole.
+    pub limits: Vec<String>,
+    /// When the last one began that was whole and proved every chain's end.
+    pub whole_at: Option<Timestamp>,
     /// How much was found that stands.
     pub findings: u64,
     /// When the verification that found it began, where it is an older one.
@@ -70,11 +75,34 @@ impl Verified {
         let named = found.findings.iter().take(Self::MOST_NAMED);
         Self {
             at: standing.newest.began,
+            limits: limits(&standing.newest),
+            whole_at: standing.whole_at,
             findings: found.findings_total,
             found_at: standing.uncleared.as_ref().map(|older| older.began),
             first: named.map(|finding| (finding.kind, finding.key.clone())).collect(),
         }
     }
+}
+
+/// How a verification fell short of a whole one.
+fn limits(recorded: &Recorded) -> Vec<String> {
+    let mut limits = Vec::new();
+    let (covered, mut read) = (&recorded.covered, String::new());
+    if covered.fast {
+        limits.push("fast: by size or checksum only".to_owned());
+    } else if let (Some(objects), Some(objects_read)) = (recorded.objects, recorded.objects_read) {
+        read = format!(": {} of {} read", thousands(objects_read), counted(objects, "object"));
+    }
+    let bounds = [("since", covered.since), ("until", covered.until)];
+    let bounds = bounds.into_iter().filter_map(|(word, time)| Some(format!("{word} {}", time?)));
+    let bounds = bounds.collect::<Vec<_>>().join(" ");
+    if !bounds.is_empty() {
+        limits.push(bounds + &read);
+    }
+    if !recorded.tail_proved {
+        limits.push("tail not proved".to_owned());
+    }
+    limits
 }
 
 /// What is answered.
@@ -148,7 +176,11 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
         memory_limit: opened.map_or(0, |opened| opened.memory_limit),
         retention: opened.and_then(|opened| opened.source.retention()),
         received: opened.and_then(|opened| opened.receiver.as_ref()).map(|receiver| receiver.counters()),
-        verified: admin.last_verified().map(|verified| (verified.at, verified.findings)),
+        verified: admin.last_verified().map(|verified| LastVerify {
+            at: verified.at,
+            whole_at: verified.whole_at,
+            findings: verified.findings,
+        }),
     };
     ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], moment.render())
 }

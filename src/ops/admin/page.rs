@@ -133,13 +133,15 @@ impl PageMoment {
     }
 
     fn verification(&self) -> Markup {
-        let Some(Verified { at, findings, found_at, .. }) = &self.verified else {
+        let Some(Verified { at, limits, findings, found_at, .. }) = &self.verified else {
             return tile("last verify", "none yet", "dim");
         };
         let last = format!("last verify, {} ago", ago(*at, self.now));
         let name = found_at.map_or(last.clone(), |found| format!("found {} ago; {last}", ago(found, self.now)));
         match findings {
-            0 => tile(&name, "intact", "good"),
+            0 if limits.is_empty() => tile(&name, "intact", "good"),
+            // Green is for what was proved.
+            0 => tile(&format!("{name}; {}", limits.join("; ")), "nothing found", ""),
             _ => tile(&name, &counted(*findings, "finding"), "bad"),
         }
     }

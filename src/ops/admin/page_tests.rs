@@ -32,7 +32,8 @@ fn object(kind: ObjectKind, number: usize) -> CommittedObject {
 fn verified(findings: u64, named: usize) -> PageMoment {
     let first = (0..named).map(|number| (Kind::AlteredObject, format!("events/{number}"))).collect();
     let at = NOW - Duration::from_hours(3);
-    PageMoment { verified: Some(Verified { at, findings, found_at: None, first }), ..moment() }
+    let verified = Verified { at, limits: Vec::new(), whole_at: Some(at), findings, found_at: None, first };
+    PageMoment { verified: Some(verified), ..moment() }
 }
 
 /// One batch of these objects was committed.
@@ -102,6 +103,46 @@ fn where_nothing_is_damaged_no_damage_is_spoken_of() {
     assert!(page.contains(">intact</b><span class=\"dim\">last verify, 3h ago</span>"), "{page}");
     assert!(!page.contains("damage"), "{page}");
     assert!(rendered(&moment()).contains(">none yet</b><span class=\"dim\">last verify</span>"));
+}
+
+#[test]
+fn only_a_whole_proof_with_its_tail_is_green() {
+    use crate::verify::Covered;
+    use crate::verify::recorded::{Recorded, Standing};
+    let proof = Recorded {
+        archive_id: uuid::Uuid::nil(),
+        began: NOW - Duration::from_hours(3),
+        covered: Covered::default(),
+        tail_compared: true,
+        tail_proved: true,
+        objects: Some(5),
+        objects_read: Some(0),
+        archive_digest: None,
+        chain_heads: None,
+        findings_total: 0,
+        findings: Vec::new(),
+    };
+    let page = |newest: Recorded| {
+        let verified = Verified::of(&Standing { newest, uncleared: None, whole_at: None });
+        rendered(&PageMoment { verified: Some(verified), ..moment() })
+    };
+    assert!(page(proof.clone()).contains("<b class=\"good\">intact</b><span class=\"dim\">last verify, 3h ago</span>"));
+    let since = Some("2027-01-01T00:00:00Z".parse().unwrap());
+    for (weaker, said) in [
+        (
+            Recorded { covered: Covered { fast: true, ..Covered::default() }, ..proof.clone() },
+            "fast: by size or checksum only",
+        ),
+        (
+            Recorded { covered: Covered { since, ..Covered::default() }, ..proof.clone() },
+            "since 2027-01-01T00:00:00Z: 0 of 5 objects read",
+        ),
+        (Recorded { tail_proved: false, ..proof.clone() }, "tail not proved"),
+    ] {
+        let page = page(weaker);
+        let tile = format!("<b class=\"\">nothing found</b><span class=\"dim\">last verify, 3h ago; {said}</span>");
+        assert!(page.contains(&tile) && !page.contains("intact"), "{page}");
+    }
 }
 
 #[test]

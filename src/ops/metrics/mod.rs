@@ -47,8 +47,19 @@ pub struct Moment<'a> {
     pub retention: Option<Duration>,
     /// What was received, where the source has to be filled.
     pub received: Option<&'a Counters>,
-    /// The newest recorded verification: when it began, and how much it found.
-    pub verified: Option<(Timestamp, u64)>,
+    /// The newest recorded verification.
+    pub verified: Option<LastVerify>,
+}
+
+/// What is known of recorded verifications.
+#[derive(Clone, Copy, Debug)]
+pub struct LastVerify {
+    /// When the newest began.
+    pub at: Timestamp,
+    /// When the last one began that was whole and proved every chain's end.
+    pub whole_at: Option<Timestamp>,
+    /// How much was found that stands.
+    pub findings: u64,
 }
 
 impl Moment<'_> {
@@ -64,8 +75,11 @@ impl Moment<'_> {
         }
         scrape.set("memory_used_bytes", &[], self.memory_used as f64);
         scrape.set("memory_limit_bytes", &[], self.memory_limit as f64);
-        if let Some((at, findings)) = self.verified {
+        if let Some(LastVerify { at, whole_at, findings }) = self.verified {
             scrape.set("verify_last_timestamp_seconds", &[], seconds(at));
+            if let Some(whole_at) = whole_at {
+                scrape.set("verify_last_whole_timestamp_seconds", &[], seconds(whole_at));
+            }
             scrape.set("verify_last_findings", &[], findings as f64);
         }
         scrape.set("build_info", &[env!("CARGO_PKG_VERSION")], 1.0);
@@ -276,7 +290,7 @@ mod tests {
             memory_limit: 2,
             retention: Some(Duration::from_hours(1)),
             received: Some(&Counters::default()),
-            verified: Some((at(500), 3)),
+            verified: Some(LastVerify { at: at(500), whole_at: Some(at(400)), findings: 3 }),
         };
         moment.render()
     }

@@ -124,6 +124,11 @@ pub const METRICS: &[Metric] = &[
         &[],
         "When the newest `verify --record` of this archive began; absent before the first",
     ),
-    gauge("verify_last_findings", &[], "What it found, or one before it that none since then cleared"),
+    gauge(
+        "verify_last_whole_timestamp_seconds",
+        &[],
+        "When the newest of them began that read everything and proved the end of every chain; absent before the first",
+    ),
+    gauge("verify_last_findings", &[], "What the newest found, or one before it that none since then cleared"),
     gauge("build_info", &["version"], "1; the version as a label"),
 ];
