@@ -32,6 +32,8 @@ struct Spool {
 
 struct Object {
     digest: Digest,
+    /// It was put where nothing told any more that its spool had ended: it is a shard of its own.
+    is_late: bool,
     stands: bool,
     seal_of: Option<Timestamp>,
 }
@@ -54,7 +56,8 @@ impl Books {
         }
         // Whoever slept between a put and its answer may put once more what is archived and gone by now.
         let is_again = before.is_some_and(|before| before.digest == digest);
-        let is_late = spool.end.is_some_and(|end| *number >= end);
+        // Where the seal is gone, so is all that told of an earlier put.
+        let is_late = spool.end.is_some_and(|end| *number >= end) || (is_again && spool.is_forgotten);
         if !is_again && before.is_some_and(|before| before.seal_of.is_none()) {
             return Err(format!("invariant 5: {} is another segment than the one that stood there", what()));
         }
@@ -68,19 +71,19 @@ impl Books {
             return Err(format!("invariant 11: {} was put, and none before it", what()));
         }
         let seal_of = put.is_seal.then_some(put.written);
-        spool.objects.insert(*number, Object { digest, stands: true, seal_of });
+        spool.objects.insert(*number, Object { digest, is_late, stands: true, seal_of });
         if put.is_seal {
             spool.end.get_or_insert(*number);
         }
         self.durable.extend(put.messages.iter().cloned());
-        Ok(Entered { shard: shard_of(name, *number, is_late), is_again })
+        Ok(Entered { shard: shard_of(name, *number, is_late), is_again: is_again && !is_late })
     }
 }
 
 /// What was put.
 struct Entered {
     shard: ShardId,
-    /// It stood there before.
+    /// It stood there before, and is of the same shard.
     is_again: bool,
 }
 
@@ -124,8 +127,7 @@ impl State {
             spool.is_forgotten = true;
             now.duration_since(written) >= SEALS_STAND
         } else {
-            let is_late = spool.end.is_some_and(|end| number >= end);
-            let shard = shard_of(name, number, is_late);
+            let shard = shard_of(name, number, object.is_late);
             let through = self.judge.through(&shard).and_then(|through| through.position());
             let through = through.and_then(|position| position.sequence.as_u64());
             through.is_some_and(|at| number < at || (number == at && self.judge.ended.contains(&shard)))
