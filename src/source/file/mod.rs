@@ -3,6 +3,7 @@
 //! A file may grow, new files may appear. A file that shrank, was replaced or was changed where it has been archived is
 //! an error that names it: its checkpoint proves what stood there.
 
+mod buffer;
 mod content;
 mod reader;
 

@@ -1,17 +1,17 @@
 //! One file, page by page.
 
-use std::collections::VecDeque;
 use std::fs::Metadata;
-use std::io::{self, Read as _};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bytes::{Buf, BytesMut};
+use bytes::Buf as _;
 use jiff::Timestamp;
 use tokio::task::{JoinHandle, spawn_blocking};
 
+use super::buffer::Buffer;
 use super::content::Content;
 use super::{FileOptions, io_error, modified};
 use crate::batch::Window;
@@ -23,9 +23,6 @@ use crate::source::{
 
 /// How many bytes of payloads make a page, and how many are read at once.
 const PAGE_BYTES: usize = 4 << 20;
-
-/// The page that is worked on, and the one before, of which the open batch still knows the last payload.
-const BUFFERS_KEPT: usize = 2;
 
 /// Reads a file on a blocking thread, one page ahead of whoever asks for them. The file is open only while there is
 /// something to read: a daemon follows more files than a process may have open.
@@ -178,9 +175,7 @@ struct Cursor {
     content: Content,
     seen: Seen,
     /// Content read and not yet taken.
-    buffer: BytesMut,
-    /// Buffers of pages before, to be used again once nobody needs the payloads in them. Oldest first.
-    spent: VecDeque<BytesMut>,
+    buffer: Buffer,
     /// Where the buffer begins in the content.
     offset: u64,
     /// The content ends here for this reader, because a batch that is read again ended here.
@@ -222,8 +217,7 @@ impl Cursor {
         let mut cursor = Self {
             seen: Seen::of(&metadata),
             arrival: reading.arrival.or(before).unwrap_or(noticed),
-            buffer: BytesMut::new(),
-            spent: VecDeque::new(),
+            buffer: Buffer::default(),
             offset: skipped,
             visible,
             enough: visible,
@@ -408,39 +402,13 @@ impl Cursor {
         if most == 0 || self.damage.is_some() {
             return Ok(0);
         }
-        let held = self.buffer.len();
-        self.make_room(most);
-        self.buffer.resize(held + most, 0);
-        let read = self.content.read(&mut self.buffer[held..]);
-        self.buffer.truncate(held + *read.as_ref().unwrap_or(&0));
-        match read {
+        match self.buffer.fill(&mut self.content, most) {
             Ok(read) => Ok(read),
             Err(error) if !self.content.is_plain() => {
                 self.damage = Some(error);
                 Ok(0)
             }
             Err(error) => Err(io_error(&self.file.shard, &error)),
-        }
-    }
-
-    /// Makes room for so many bytes more. New memory is slow: the kernel clears it, and no cache has it.
-    fn make_room(&mut self, more: usize) {
-        if self.buffer.try_reclaim(more) {
-            return;
-        }
-        let needed = self.buffer.len() + more;
-        let is_free = |buffer: &mut BytesMut| buffer.try_reclaim(needed);
-        let mut roomy = match self.spent.iter_mut().position(is_free) {
-            Some(free) => self.spent.remove(free).unwrap_or_default(),
-            // What is held over from one page to the next differs a little.
-            None => BytesMut::with_capacity(needed + needed / 8),
-        };
-        roomy.extend_from_slice(&self.buffer);
-        let mut spent = std::mem::replace(&mut self.buffer, roomy);
-        spent.clear();
-        self.spent.push_back(spent);
-        if self.spent.len() > BUFFERS_KEPT {
-            self.spent.pop_front();
         }
     }
 
