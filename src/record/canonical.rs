@@ -6,6 +6,7 @@ use super::details::one_line;
 use super::fields::{is_artefact, last_of_each};
 use super::normalise::object_of;
 use super::scan::{self, Members};
+use super::strings;
 use super::{DetailsSource, Outcome, PrincipalType, Record, SCHEMA_VERSION, time};
 
 /// Columns that tell how a row came to be where it is, not what the record says; a new row gets its own.
@@ -62,7 +63,7 @@ pub(super) fn read<'a>(json: &'a str, members: &Members<'a>) -> Option<Record<'a
         notes: row.strings("notes")?.into_iter().filter(|note| *note != CONFLICT_NOTE).collect(),
         raw: match row.take("raw") {
             None | Some("null") => Cow::Borrowed(json),
-            Some(raw) => scan::string_of(raw).unwrap_or(Cow::Borrowed(raw)),
+            Some(raw) => strings::string_of(raw).unwrap_or(Cow::Borrowed(raw)),
         },
         unknown_fields: row.object("unknown_fields")?,
     };
@@ -86,12 +87,12 @@ impl<'a> Row<'a> {
     fn string(&mut self, column: &str) -> Option<Option<Cow<'a, str>>> {
         match self.take(column)? {
             "null" => Some(None),
-            value => scan::string_of(value).map(Some),
+            value => strings::string_of(value).map(Some),
         }
     }
 
     fn strings(&mut self, column: &str) -> Option<Vec<Cow<'a, str>>> {
-        scan::elements_of(self.take(column)?)?.into_iter().map(scan::string_of).collect()
+        scan::elements_of(self.take(column)?)?.into_iter().map(strings::string_of).collect()
     }
 
     fn object(&mut self, column: &str) -> Option<Cow<'a, str>> {

@@ -1,7 +1,7 @@
 //! `ip_chain` and `client_ip`: the addresses of `x_forwarded_for`, and which of them is the client's.
 
 use std::borrow::Cow;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 
@@ -18,8 +18,9 @@ pub(super) struct Chain<'a> {
 
 /// Reads a list of addresses, nearest proxy last.
 pub(super) fn read<'a>(list: &'a str, trusted_proxies: &[IpNet]) -> Chain<'a> {
-    let hops: Vec<(Cow<'a, str>, Option<IpAddr>)> =
-        list.split(',').map(str::trim).filter(|token| !token.is_empty()).map(clean).collect();
+    // As a set of one: the search for a single character is made for longer texts.
+    let tokens = list.split([',']).map(str::trim).filter(|token| !token.is_empty());
+    let hops: Vec<(Cow<'a, str>, Option<IpAddr>)> = tokens.map(clean).collect();
     // From the right: what a proxy appended is worth as much as the proxy is trusted; what stands left of the first
     // untrusted address was sent by the client and may say anything.
     let stop = hops.iter().rposition(|(_, address)| {
@@ -33,9 +34,12 @@ pub(super) fn read<'a>(list: &'a str, trusted_proxies: &[IpNet]) -> Chain<'a> {
 
 /// The address of a token, without port, brackets and zone, in its usual spelling.
 fn clean(token: &str) -> (Cow<'_, str>, Option<IpAddr>) {
+    // As nearly all are written. The text of an IPv4 address is its only spelling.
+    if let Ok(address) = token.parse::<Ipv4Addr>() {
+        return (Cow::Borrowed(token), Some(address.into()));
+    }
     let Some((text, address)) = parse(token) else { return (Cow::Borrowed(token), None) };
     let address = address.to_canonical();
-    // The text of an IPv4 address is its only spelling.
     if address.is_ipv4() && !text.contains(':') {
         return (Cow::Borrowed(text), Some(address));
     }

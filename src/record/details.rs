@@ -8,12 +8,13 @@ use memchr::memmem::Finder;
 use super::fields::{last_of_each, note_repeats_of};
 use super::notes::{Note, Notes};
 use super::scan::{self, Member, Members};
+use super::strings;
 
 /// The content of `raw_details`: an object as it is; a string is parsed if it is JSON, else kept as a JSON string; a
 /// protobuf Struct is unwrapped. `None` for what parses to nothing. Other kinds of value are refused by the caller.
 pub(super) fn unwrap_raw<'a>(value: &'a str, repeats: bool, notes: &mut Notes) -> Option<Content<'a>> {
     let mut content = Content { text: Cow::Borrowed(value), repeats };
-    if let Some(inside) = scan::string_of(value) {
+    if let Some(inside) = strings::string_of(value) {
         notes.take(Note::RawDetailsWasString);
         if let Some(parsed) = json_in(inside) {
             if matches!(&*parsed, "null" | "\"\"") {
@@ -140,7 +141,7 @@ pub(super) fn namespace(details: &str, repeats: bool) -> Option<Cow<'_, str>> {
     } else {
         None
     };
-    scan::string_of(found?).filter(|namespace| !namespace.is_empty())
+    strings::string_of(found?).filter(|namespace| !namespace.is_empty())
 }
 
 fn mentions_namespace(details: &str) -> bool {

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 
 use super::notes::{Note, Notes};
 use super::scan::{self, Member, Members};
+use super::strings;
 
 /// The fields that a record may have at its top.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,6 +130,9 @@ impl<'a> Spellings<'a> {
         notes: &mut Notes,
         read: impl Fn(&'a str) -> Option<T>,
     ) -> Option<T> {
+        if self.camel.is_none() {
+            return self.read_one(name, notes, read);
+        }
         let mut accept = |value: Option<&'a str>| {
             let read = read(present(value)?);
             if read.is_none() {
@@ -163,10 +167,14 @@ impl<'a> Spellings<'a> {
         read
     }
 
-    /// The string that counts.
+    /// The string that counts. Its record may have escapes, or has none at all.
     #[inline]
-    pub(super) fn string(self, name: &str, notes: &mut Notes) -> Option<Cow<'a, str>> {
-        self.read(name, notes, scan::string_of)
+    pub(super) fn string(self, name: &str, has_escapes: bool, notes: &mut Notes) -> Option<Cow<'a, str>> {
+        if has_escapes {
+            self.read(name, notes, strings::string_of)
+        } else {
+            self.read(name, notes, strings::inside_of).map(Cow::Borrowed)
+        }
     }
 
     /// Both spellings, where they are present.
@@ -191,12 +199,20 @@ pub(super) struct Fields<'a> {
     pub(super) any_known: bool,
     /// Whether some object of the record has a key twice; then it is noted.
     pub(super) repeats: bool,
+    /// Whether some string of the record has escapes.
+    pub(super) has_escapes: bool,
 }
 
 impl<'a> Fields<'a> {
     pub(super) fn collect(members: &Members<'a>, notes: &mut Notes) -> Self {
         let repeats = members.may_repeat && note_repeats(&members.list, notes);
-        let mut collected = Self { known: Default::default(), unknown: Vec::new(), any_known: false, repeats };
+        let mut collected = Self {
+            known: Default::default(),
+            unknown: Vec::new(),
+            any_known: false,
+            repeats,
+            has_escapes: members.has_escapes,
+        };
         for member in &members.list {
             // A key spelled with escapes is the key it spells; where none may come twice, none is.
             let name = if members.may_repeat { member.name() } else { Cow::Borrowed(member.key) };
@@ -223,7 +239,7 @@ impl<'a> Fields<'a> {
     /// The string of a field.
     #[inline]
     pub(super) fn string(&self, field: Field, notes: &mut Notes) -> Option<Cow<'a, str>> {
-        self.get(field).string(field.name(), notes)
+        self.get(field).string(field.name(), self.has_escapes, notes)
     }
 }
 
@@ -239,9 +255,10 @@ pub(super) struct PrincipalFields<'a> {
 impl<'a> PrincipalFields<'a> {
     /// `None` where the value is no object. Other keys, N9's among them, say nothing.
     #[inline]
-    pub(super) fn of(value: &'a str) -> Option<Self> {
+    pub(super) fn of(value: &'a str, has_escapes: bool) -> Option<Self> {
         let mut fields = Self::default();
-        let is_object = scan::each_member_of(value, |member| match &*member.name() {
+        let name = |member: &Member<'a>| if has_escapes { member.name() } else { Cow::Borrowed(member.key) };
+        let is_object = scan::each_member_of(value, |member| match &*name(&member) {
             "type" => fields.kind.set(false, member.value),
             "id" => fields.id.set(false, member.value),
             "name" => fields.name.set(false, member.value),

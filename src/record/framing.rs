@@ -15,7 +15,8 @@ use std::ops::Range;
 
 use super::RejectReason;
 use super::fields::is_known_key;
-use super::scan::{self, Key, Members, Stop};
+use super::scan::{self, Members, Stop};
+use super::strings::Ends;
 use super::unpack::Unpacked;
 
 /// One thing that stands in a payload.
@@ -461,7 +462,8 @@ fn page_member(text: &[u8], mut at: usize) -> Result<Closing, Stop> {
         if at >= text.len() {
             return Err(Stop::Incomplete);
         }
-        let Key { end, value, .. } = scan::key(text, at)?;
+        let end = Ends::default().key(text, at)?;
+        let value = scan::behind_colon(text, end)?;
         let key = &text[at + 1..end - 1];
         if key == b"logs" && text.get(value) == Some(&b'[') {
             return Ok(Closing::More(value + 1));

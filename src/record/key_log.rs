@@ -3,7 +3,7 @@
 use super::scan::MAX_DEPTH;
 
 /// What is kept of the keys of the objects that are open.
-pub(super) trait KeyLog: Default {
+pub(super) trait KeyLog {
     /// A container is opened below so many others.
     fn open(&mut self, depth: u32);
     /// And closed.
@@ -42,7 +42,7 @@ impl Default for Keys {
     }
 }
 
-impl KeyLog for Keys {
+impl KeyLog for &mut Keys {
     #[inline]
     fn open(&mut self, depth: u32) {
         self.starts[depth as usize] = self.count as u8;
@@ -77,6 +77,13 @@ impl KeyLog for Keys {
 }
 
 impl Keys {
+    /// Forgets all.
+    #[inline]
+    pub(super) fn clear(&mut self) {
+        // What stands at the levels is read only where they were opened since.
+        (self.count, self.seen, self.repeated) = (0, 0, false);
+    }
+
     /// More keys than this, and the question is left to the exact search.
     const MOST: usize = 64;
 }

@@ -20,6 +20,7 @@ mod operations;
 mod scan;
 mod semantic;
 mod split;
+mod strings;
 mod time;
 mod unpack;
 
@@ -29,7 +30,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use framing::{Element, Elements, elements};
-pub use identity::{CoreFields, IdentityKey, content_key, dedupe_key, identity_of};
+pub use identity::{CoreFields, CoreHasher, IdentityKey, content_key, dedupe_key, identity_of};
 pub use normalise::normalise;
 pub use split::{Split, split};
 pub use time::format as format_time;
@@ -257,13 +258,34 @@ pub struct Reject<'a> {
 /// ```
 pub fn decode<'a, 'r>(unpacked: &'a Unpacked<'_>, rules: &'r Rules) -> impl Iterator<Item = Decoded<'a>> + use<'a, 'r> {
     let mut elements = elements(unpacked);
-    let mut members = scan::Members::default();
-    std::iter::from_fn(move || {
-        Some(match elements.advance(&mut members)? {
+    let mut decoder = Decoder::default();
+    std::iter::from_fn(move || decoder.next(&mut elements, rules))
+}
+
+/// Decodes payloads, one after the other, in room that is asked for once.
+#[derive(Default)]
+pub struct Decoder<'a> {
+    members: scan::Members<'a>,
+}
+
+impl<'a> Decoder<'a> {
+    /// As [`decode`].
+    pub fn decode<'d>(
+        &'d mut self,
+        unpacked: &'a Unpacked<'_>,
+        rules: &'d Rules,
+    ) -> impl Iterator<Item = Decoded<'a>> + use<'a, 'd> {
+        let mut elements = elements(unpacked);
+        std::iter::from_fn(move || self.next(&mut elements, rules))
+    }
+
+    #[inline]
+    fn next(&mut self, elements: &mut Elements<'a>, rules: &Rules) -> Option<Decoded<'a>> {
+        Some(match elements.advance(&mut self.members)? {
             Element::Reject { index, reason, raw } => Decoded { index, outcome: Err(Reject { reason, raw }) },
             Element::Value { index, json } => {
                 let record = if json.starts_with('{') {
-                    normalise::normalise_object(json, &members, rules)
+                    normalise::normalise_object(json, &self.members, rules)
                 } else {
                     Err(RejectReason::NotAnObject)
                 };
@@ -273,5 +295,5 @@ pub fn decode<'a, 'r>(unpacked: &'a Unpacked<'_>, rules: &'r Rules) -> impl Iter
                 }
             }
         })
-    })
+    }
 }

@@ -185,7 +185,8 @@ struct Principal<'a> {
 impl<'a> Principal<'a> {
     /// The principal; a user by `user_email` where there is none (N2, N4).
     fn of(fields: &Fields<'a>, notes: &mut Notes) -> Self {
-        let given = fields.get(Field::Principal).read_one(Field::Principal.name(), notes, PrincipalFields::of);
+        let read = |value| PrincipalFields::of(value, fields.has_escapes);
+        let given = fields.get(Field::Principal).read_one(Field::Principal.name(), notes, read);
         let user_email = fields.string(Field::UserEmail, notes);
         let Some(given) = given.filter(|given| !given.is_empty()) else {
             if user_email.is_none() {
@@ -195,10 +196,10 @@ impl<'a> Principal<'a> {
             return Self { kind: Some(PrincipalType::User), name: user_email, ..Self::default() };
         };
         let mut principal = Self {
-            kind: given.kind.string("principal_type", notes).map(|kind| principal_type(&kind)),
-            id: given.id.string("principal_id", notes),
-            name: given.name.string("principal_name", notes),
-            api_key_id: given.api_key_id.string("principal_api_key_id", notes),
+            kind: given.kind.string("principal_type", fields.has_escapes, notes).map(|kind| principal_type(&kind)),
+            id: given.id.string("principal_id", fields.has_escapes, notes),
+            name: given.name.string("principal_name", fields.has_escapes, notes),
+            api_key_id: given.api_key_id.string("principal_api_key_id", fields.has_escapes, notes),
         };
         if principal.kind == Some(PrincipalType::Other) {
             notes.take(Note::PrincipalTypeUnknown);
@@ -225,6 +226,12 @@ impl<'a> Principal<'a> {
 
 /// Ignores case, `-`, `_` and spaces.
 fn principal_type(text: &str) -> PrincipalType {
+    // As nearly all are spelled.
+    match text {
+        "user" => return PrincipalType::User,
+        "service-account" => return PrincipalType::ServiceAccount,
+        _ => {}
+    }
     let letters = text.chars().filter(|letter| !matches!(letter, '-' | '_' | ' '));
     let is = |name: &str| letters.clone().map(|letter| letter.to_ascii_lowercase()).eq(name.chars());
     if is("user") {

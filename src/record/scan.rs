@@ -7,9 +7,8 @@
 use std::borrow::Cow;
 use std::ops::ControlFlow;
 
-use wide::u8x16;
-
 use super::key_log::{KeyLog, Keys};
+use super::strings::{Ends, unescape};
 
 /// Why no value ends here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,16 +63,20 @@ fn next(text: &[u8], at: usize) -> Result<(usize, u8), Stop> {
 
 /// The end of the value that begins at `start`.
 pub(super) fn value(text: &[u8], start: usize) -> Result<usize, Stop> {
-    value_in(text, start, &mut Nest::<()>::default())
+    value_in(text, start, &mut Nest::of(()))
 }
 
 /// The members of an object.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Members<'a> {
     /// In order.
     pub(super) list: Vec<Member<'a>>,
     /// Whether some object, this one or one inside of it, may have a key twice. Errs on the side of `true`.
     pub(super) may_repeat: bool,
+    /// Whether some string has escapes.
+    pub(super) has_escapes: bool,
+    /// Room for finding that out.
+    keys: Keys,
 }
 
 /// The members of the object that begins at `start`, and its end.
@@ -81,9 +84,11 @@ pub(super) fn object<'a>(text: &'a str, start: usize, members: &mut Members<'a>)
     members.list.clear();
     // A record has about ten.
     members.list.reserve(16);
-    let mut nest = Nest::<Keys>::default();
+    members.keys.clear();
+    let mut nest = Nest::of(&mut members.keys);
     let end = each_member(text, start, &mut nest, |member| members.list.push(member))?;
-    members.may_repeat = nest.keys.repeated;
+    members.has_escapes = nest.ends.escaped_since(start);
+    members.may_repeat = members.keys.repeated;
     Ok(end)
 }
 
@@ -119,9 +124,10 @@ fn each_member_until<'a, K: KeyLog>(
         return Ok(at + 1);
     }
     loop {
-        let (key_end, value_start) = nest.key(bytes, at)?;
+        let value_start = nest.key(bytes, at)?;
+        let key = &text[at + 1..nest.key_end - 1];
         let value_end = value_in(bytes, value_start, nest)?;
-        let member = Member { key: &text[at + 1..key_end - 1], value: &text[value_start..value_end] };
+        let member = Member { key, value: &text[value_start..value_end] };
         if take(member).is_break() {
             return Ok(value_end);
         }
@@ -141,12 +147,12 @@ fn value_in<K: KeyLog>(text: &[u8], start: usize, nest: &mut Nest<K>) -> Result<
     loop {
         at = match text.get(at) {
             None => return Err(Stop::Incomplete),
-            Some(b'"') => string(text, at)?.0,
+            Some(b'"') => nest.ends.string(text, at)?,
             Some(b'{') => {
                 nest.open(true)?;
                 let (first, byte) = next(text, at + 1)?;
                 if byte != b'}' {
-                    at = nest.key(text, first)?.1;
+                    at = nest.key(text, first)?;
                     continue;
                 }
                 nest.close();
@@ -172,14 +178,21 @@ fn value_in<K: KeyLog>(text: &[u8], start: usize, nest: &mut Nest<K>) -> Result<
 }
 
 /// Which containers are open: one bit a level, set for objects.
-#[derive(Default)]
 struct Nest<K> {
     objects: u128,
     depth: u32,
     keys: K,
+    /// Behind the closing quote of the key that was met last.
+    key_end: usize,
+    ends: Ends,
 }
 
 impl<K: KeyLog> Nest<K> {
+    #[inline]
+    fn of(keys: K) -> Self {
+        Self { objects: 0, depth: 0, keys, key_end: 0, ends: Ends::default() }
+    }
+
     #[inline]
     fn open(&mut self, object: bool) -> Result<(), Stop> {
         if self.depth == MAX_DEPTH {
@@ -198,12 +211,13 @@ impl<K: KeyLog> Nest<K> {
         self.keys.close(self.depth);
     }
 
-    /// The end of the key at `at`, and where its value begins.
+    /// Where the value of the key at `at` begins.
     #[inline]
-    fn key(&mut self, text: &[u8], at: usize) -> Result<(usize, usize), Stop> {
-        let Key { end, value, escaped } = key(text, at)?;
-        self.keys.add(self.depth, &text[at + 1..end - 1], escaped);
-        Ok((end, value))
+    fn key(&mut self, text: &[u8], at: usize) -> Result<usize, Stop> {
+        let end = self.ends.key(text, at)?;
+        self.keys.add(self.depth, &text[at + 1..end - 1], self.ends.escaped_since(at));
+        self.key_end = end;
+        behind_colon(text, end)
     }
 
     /// From behind a value to the next value's first byte, or (`true`) to the end of the outermost one.
@@ -217,7 +231,7 @@ impl<K: KeyLog> Nest<K> {
             match next(text, at)? {
                 (comma, b',') if object => {
                     let (quote, _) = next(text, comma + 1)?;
-                    return Ok((self.key(text, quote)?.1, false));
+                    return Ok((self.key(text, quote)?, false));
                 }
                 (comma, b',') => return Ok((next(text, comma + 1)?.0, false)),
                 (end, b'}') if object => at = end + 1,
@@ -229,94 +243,13 @@ impl<K: KeyLog> Nest<K> {
     }
 }
 
-/// The key of an object's member.
-pub(super) struct Key {
-    /// Behind its closing quote.
-    pub(super) end: usize,
-    /// Where its value begins.
-    pub(super) value: usize,
-    /// Whether it has escapes.
-    pub(super) escaped: bool,
-}
-
-/// The key whose quote is at `at`.
+/// Where the value of a key begins that ends at `end`.
 #[inline]
-pub(super) fn key(text: &[u8], at: usize) -> Result<Key, Stop> {
-    if text[at] != b'"' {
-        return Err(Stop::Invalid);
-    }
-    let (end, escaped) = string(text, at)?;
+pub(super) fn behind_colon(text: &[u8], end: usize) -> Result<usize, Stop> {
     match next(text, end)? {
-        (colon, b':') => Ok(Key { end, value: next(text, colon + 1)?.0, escaped }),
+        (colon, b':') => Ok(next(text, colon + 1)?.0),
         _ => Err(Stop::Invalid),
     }
-}
-
-/// The end of the string whose opening quote is at `at`, and whether it has escapes.
-#[inline]
-pub(super) fn string(text: &[u8], at: usize) -> Result<(usize, bool), Stop> {
-    let mut at = at + 1;
-    let mut escaped = false;
-    loop {
-        at += plain(&text[at..]);
-        match text.get(at) {
-            None => return Err(Stop::Incomplete),
-            Some(b'"') => return Ok((at + 1, escaped)),
-            Some(b'\\') => (at, escaped) = (escape(text, at)?, true),
-            Some(_) => return Err(Stop::Invalid),
-        }
-    }
-}
-
-/// How many bytes stand before the first quote, backslash or control character: sixteen at a time, since most strings
-/// of a record are shorter than a call of `memchr` is worth.
-#[inline]
-fn plain(text: &[u8]) -> usize {
-    let (quote, backslash, last_control) = (u8x16::splat(b'"'), u8x16::splat(b'\\'), u8x16::splat(0x1f));
-    let mut at = 0;
-    while let Some(chunk) = text[at..].first_chunk::<16>() {
-        let bytes = u8x16::new(*chunk);
-        let ends = bytes.simd_eq(quote) | bytes.simd_eq(backslash) | bytes.simd_eq(bytes.min(last_control));
-        match ends.to_bitmask() {
-            0 => at += 16,
-            ends => return at + ends.trailing_zeros() as usize,
-        }
-    }
-    at + text[at..].iter().take_while(|byte| !matches!(byte, b'"' | b'\\' | 0..0x20)).count()
-}
-
-/// The end of the escape at `at`.
-fn escape(text: &[u8], at: usize) -> Result<usize, Stop> {
-    match text.get(at + 1) {
-        None => Err(Stop::Incomplete),
-        Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => Ok(at + 2),
-        Some(b'u') => match hex4(text, at + 2)? {
-            0xdc00..=0xdfff => Err(Stop::Invalid),
-            0xd800..=0xdbff => {
-                for (offset, expected) in [(6, b'\\'), (7, b'u')] {
-                    match text.get(at + offset) {
-                        None => return Err(Stop::Incomplete),
-                        Some(byte) if *byte == expected => {}
-                        Some(_) => return Err(Stop::Invalid),
-                    }
-                }
-                match hex4(text, at + 8)? {
-                    0xdc00..=0xdfff => Ok(at + 12),
-                    _ => Err(Stop::Invalid),
-                }
-            }
-            _ => Ok(at + 6),
-        },
-        Some(_) => Err(Stop::Invalid),
-    }
-}
-
-/// The four hexadecimal digits at `at`.
-fn hex4(text: &[u8], at: usize) -> Result<u32, Stop> {
-    (at..at + 4).try_fold(0, |number, at| {
-        let digit = char::from(*text.get(at).ok_or(Stop::Incomplete)?).to_digit(16).ok_or(Stop::Invalid)?;
-        Ok(number << 4 | digit)
-    })
 }
 
 /// The end of the literal or number at `at`.
@@ -372,37 +305,6 @@ fn digits(text: &[u8], at: usize) -> Result<usize, Stop> {
     }
 }
 
-/// The characters that a string's inside spells; borrowed where there are no escapes.
-#[inline]
-pub(super) fn unescape(inside: &str) -> Cow<'_, str> {
-    if !has_escape(inside.as_bytes()) {
-        return Cow::Borrowed(inside);
-    }
-    // The scanner has checked every escape; what is no string after all stays as it is.
-    serde_json::from_str(&format!("\"{inside}\"")).map_or(Cow::Borrowed(inside), Cow::Owned)
-}
-
-/// Whether there is a backslash.
-#[inline]
-fn has_escape(inside: &[u8]) -> bool {
-    let backslash = u8x16::splat(b'\\');
-    let has = |chunk: &[u8; 16]| u8x16::new(*chunk).simd_eq(backslash).to_bitmask() != 0;
-    match inside.last_chunk() {
-        Some(last) => has(last) || inside.as_chunks().0.iter().any(has),
-        None => inside.contains(&b'\\'),
-    }
-}
-
-/// The characters of a JSON string; `None` for another kind of value.
-#[inline]
-pub(super) fn string_of(value: &str) -> Option<Cow<'_, str>> {
-    // Bytes: `strip_prefix` is a call of `memcmp`.
-    match value.as_bytes() {
-        [b'"', .., b'"'] => Some(unescape(&value[1..value.len() - 1])),
-        _ => None,
-    }
-}
-
 /// The elements of a valid JSON array; `None` for another kind of value.
 pub(super) fn elements_of(array: &str) -> Option<Vec<&str>> {
     let bytes = array.as_bytes();
@@ -431,7 +333,7 @@ pub(super) fn members_of(object_text: &str) -> Option<Vec<Member<'_>>> {
 /// Hands over the members of a valid JSON object; `false` for another kind of value.
 #[inline]
 pub(super) fn each_member_of<'a>(object_text: &'a str, take: impl FnMut(Member<'a>)) -> bool {
-    each_member(object_text, 0, &mut Nest::<()>::default(), take) == Ok(object_text.len())
+    each_member(object_text, 0, &mut Nest::of(()), take) == Ok(object_text.len())
 }
 
 /// The value of a valid JSON object's first member of this key, as it is spelled. What comes behind it is not looked at.
@@ -446,7 +348,7 @@ pub(super) fn first_member<'a>(object_text: &'a str, key: &str) -> Option<&'a st
         ControlFlow::Break(())
     };
     // Both ends of the search are as good: at the member, or behind all of them.
-    let _ = each_member_until(object_text, 0, &mut Nest::<()>::default(), stop_there);
+    let _ = each_member_until(object_text, 0, &mut Nest::of(()), stop_there);
     found
 }
 
@@ -568,30 +470,6 @@ mod tests {
                 assert_eq!(is_value(&text), theirs, "{depth}");
                 let mut members = Members::default();
                 assert_eq!(object(&text, 0, &mut members).is_ok(), theirs && open != "[", "{depth}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_quote_backslash_or_control_character_ends_the_plain_part_at_any_place() {
-        for length in 0..40 {
-            let plain_text = "é~ !#[]"[..].chars().cycle().take(length).collect::<String>();
-            for end in ["\"", "\\", "\u{0}", "\u{1f}", "\n"] {
-                assert_eq!(plain(format!("{plain_text}{end}\u{1}\"\\").as_bytes()), plain_text.len());
-            }
-            assert_eq!(plain(plain_text.as_bytes()), plain_text.len());
-        }
-    }
-
-    #[test]
-    fn a_backslash_is_found_at_any_place() {
-        for length in 0..50 {
-            let mut text = vec![b'x'; length];
-            assert!(!has_escape(&text));
-            for at in 0..length {
-                text[at] = b'\\';
-                assert!(has_escape(&text), "{at} of {length}");
-                text[at] = b'x';
             }
         }
     }

@@ -11,23 +11,36 @@
 //! | object | `{` + the members, each its key as a string + its value, in the order of the keys' spellings, byte by byte, + `}`; of members with one key the last counts |
 //! | no JSON | `x` + the bytes |
 
+use std::cmp::Ordering;
 use std::ops::Range;
 
 use siphasher::sip::SipHasher13;
 
 use super::scan::{self, Stop};
+use super::strings::{Ends, unescape};
 
-/// The hash of the JSON value `json` under a key.
-pub(super) fn hash(json: &str, key: &[u8; 16]) -> u64 {
-    let json = json.trim_matches([' ', '\n', '\r', '\t']);
-    let mut speller =
-        Speller { text: json, at: 0, depth: 0, spelled: Vec::with_capacity(json.len() + 16), members: Vec::new() };
-    if speller.value().is_err() || speller.at < json.len() {
-        speller.spelled.clear();
-        speller.spelled.push(b'x');
-        speller.spelled.extend_from_slice(json.as_bytes());
+/// Room to spell values in, one after the other.
+#[derive(Default)]
+pub(super) struct Room {
+    spelled: Vec<u8>,
+    members: Vec<Member>,
+}
+
+impl Room {
+    /// The hash of the JSON value `json` under a key.
+    pub(super) fn hash(&mut self, json: &str, key: &[u8; 16]) -> u64 {
+        let json = json.trim_matches([' ', '\n', '\r', '\t']);
+        let Self { spelled, members } = self;
+        spelled.clear();
+        members.clear();
+        let mut speller = Speller { text: json, at: 0, depth: 0, ends: Ends::default(), spelled, members };
+        if speller.value().is_err() || speller.at < json.len() {
+            spelled.clear();
+            spelled.push(b'x');
+            spelled.extend_from_slice(json.as_bytes());
+        }
+        SipHasher13::new_with_key(key).hash(spelled)
     }
-    SipHasher13::new_with_key(key).hash(&speller.spelled)
 }
 
 /// JSON that equals what says the same.
@@ -36,7 +49,8 @@ pub(super) struct SameJson<'a>(pub(super) &'a str);
 
 impl PartialEq for SameJson<'_> {
     fn eq(&self, other: &Self) -> bool {
-        self.0 == other.0 || hash(self.0, &[0; 16]) == hash(other.0, &[0; 16])
+        let hash = |json| Room::default().hash(json, &[0; 16]);
+        self.0 == other.0 || hash(self.0) == hash(other.0)
     }
 }
 
@@ -46,19 +60,37 @@ struct Speller<'a> {
     at: usize,
     /// How many containers are open.
     depth: u32,
-    spelled: Vec<u8>,
+    ends: Ends,
+    spelled: &'a mut Vec<u8>,
     /// The members of the objects that are open.
-    members: Vec<Member>,
+    members: &'a mut Vec<Member>,
 }
 
 /// Where in the spelling a member stands.
-#[derive(Clone)]
 struct Member {
     /// The first bytes of the key, which tell most of them apart.
-    key_begin: [u8; 8],
+    key_begin: u64,
     key: Range<usize>,
     /// Behind its value.
     end: usize,
+}
+
+impl Member {
+    /// The order of the keys.
+    #[inline]
+    fn cmp(&self, next: &Self, spelled: &[u8]) -> Ordering {
+        let key = |member: &Self| &spelled[member.key.clone()];
+        self.key_begin.cmp(&next.key_begin).then_with(|| key(self).cmp(key(next)))
+    }
+}
+
+/// The first eight bytes, or as many as there are and zeros, as a number that is in their order.
+#[inline]
+fn first_bytes(bytes: &[u8]) -> u64 {
+    match bytes.first_chunk() {
+        Some(first) => u64::from_be_bytes(*first),
+        None => bytes.iter().chain(&[0; 8]).take(8).fold(0, |number, byte| number << 8 | u64::from(*byte)),
+    }
 }
 
 impl Speller<'_> {
@@ -69,9 +101,8 @@ impl Speller<'_> {
             Some(b'{') => self.inside(Self::object),
             Some(b'[') => self.inside(Self::array),
             Some(b'"') => {
-                let (end, escaped) = scan::string(bytes, start)?;
-                self.string(start, end, escaped);
-                self.at = end;
+                self.at = self.ends.string(bytes, start)?;
+                self.string(start);
                 Ok(())
             }
             Some(_) => {
@@ -126,16 +157,14 @@ impl Speller<'_> {
             if self.at == self.text.len() {
                 return Err(Stop::Incomplete);
             }
-            let key = scan::key(self.text.as_bytes(), self.at)?;
-            let begin = self.spelled.len();
-            self.string(self.at, key.end, key.escaped);
-            let spelled = begin..self.spelled.len();
-            let mut key_begin = [0; 8];
-            let known = spelled.len().min(key_begin.len());
-            key_begin[..known].copy_from_slice(&self.spelled[begin..begin + known]);
-            self.at = key.value;
+            let (start, begin) = (self.at, self.spelled.len());
+            self.at = self.ends.key(self.text.as_bytes(), start)?;
+            self.string(start);
+            let key = begin..self.spelled.len();
+            let key_begin = first_bytes(&self.spelled[begin..]);
+            self.at = scan::behind_colon(self.text.as_bytes(), self.at)?;
             self.value()?;
-            self.members.push(Member { key_begin, key: spelled, end: self.spelled.len() });
+            self.members.push(Member { key_begin, key, end: self.spelled.len() });
         }
         self.arrange(first);
         self.members.truncate(first);
@@ -145,26 +174,21 @@ impl Speller<'_> {
 
     /// Puts the members from this one on, which end the spelling, into the order of their keys; of one key the last.
     fn arrange(&mut self, first: usize) {
-        let (members, spelled) = (&mut self.members[first..], &mut self.spelled);
-        let key = |member: &Member| &spelled[member.key.clone()];
-        let order = |one: &Member, next: &Member| {
-            let begin = |member: &Member| u64::from_be_bytes(member.key_begin);
-            begin(one).cmp(&begin(next)).then_with(|| key(one).cmp(key(next)))
-        };
-        if members.is_sorted_by(|one, next| order(one, next).is_lt()) {
+        let (members, spelled) = (&mut self.members[first..], &mut *self.spelled);
+        if members.is_sorted_by(|one, next| one.cmp(next, spelled).is_lt()) {
             return;
         }
-        let begin = members[0].key.start;
-        members.sort_by(order);
-        let mut arranged = Vec::with_capacity(spelled.len() - begin);
+        let (begin, end) = (members[0].key.start, spelled.len());
+        members.sort_by(|one, next| one.cmp(next, spelled));
         for (place, member) in members.iter().enumerate() {
-            let comes_again = members.get(place + 1).is_some_and(|next| order(member, next).is_eq());
+            let comes_again = members.get(place + 1).is_some_and(|next| member.cmp(next, spelled).is_eq());
             if !comes_again {
-                arranged.extend_from_slice(&spelled[member.key.start..member.end]);
+                spelled.extend_from_within(member.key.start..member.end);
             }
         }
-        spelled.truncate(begin);
-        spelled.append(&mut arranged);
+        let arranged = spelled.len() - end;
+        spelled.copy_within(end.., begin);
+        spelled.truncate(begin + arranged);
     }
 
     fn array(&mut self) -> Result<(), Stop> {
@@ -177,13 +201,15 @@ impl Speller<'_> {
         Ok(())
     }
 
-    /// Spells the string between these quotes.
-    fn string(&mut self, start: usize, end: usize, escaped: bool) {
-        if escaped {
+    /// Spells the string that was passed last, which began here.
+    #[inline]
+    fn string(&mut self, start: usize) {
+        let end = self.at - 1;
+        if self.ends.escaped_since(start) {
             self.spelled.push(b'"');
-            self.spelled.extend_from_slice(scan::unescape(&self.text[start + 1..end - 1]).as_bytes());
+            self.spelled.extend_from_slice(unescape(&self.text[start + 1..end]).as_bytes());
         } else {
-            self.spelled.extend_from_slice(&self.text.as_bytes()[start..end - 1]);
+            self.spelled.extend_from_slice(&self.text.as_bytes()[start..end]);
         }
         self.spelled.push(0xff);
     }

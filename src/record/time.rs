@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 
 use super::scan;
+use super::strings;
 
 /// The years of RFC 3339, as seconds since 1970: 0000-01-01T00:00:00Z up to 9999-12-30T22:00:00Z, where
 /// [`Timestamp`] ends.
@@ -16,7 +17,7 @@ pub(super) struct NoTime;
 /// could count seconds or milliseconds.
 pub(super) fn read(json: &str) -> Result<Timestamp, NoTime> {
     match json.as_bytes().first() {
-        Some(b'"') => parse(&scan::string_of(json).ok_or(NoTime)?),
+        Some(b'"') => parse(&strings::string_of(json).ok_or(NoTime)?),
         Some(b'{') => from_parts(&scan::members_of(json).ok_or(NoTime)?),
         _ => Err(NoTime),
     }
@@ -43,7 +44,7 @@ fn timestamp(second: i64, nanos: i32) -> Result<Timestamp, NoTime> {
 
 /// An integer in any of JSON's spellings of a number (`2`, `2.0`, `2e0`), or a string of decimal digits.
 pub(super) fn integer(json: &str) -> Option<i64> {
-    if let Some(text) = scan::string_of(json) {
+    if let Some(text) = strings::string_of(json) {
         let digits = text.strip_prefix('-').unwrap_or(&text);
         return if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) {
             text.parse().ok()

@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use crate::dedupe::{Claim, Core, Identity};
-use crate::record::{Decoded, IdentityKey, Record, Rules, Unpacked, decode, identity_of, unpack};
+use crate::record::{CoreHasher, Decoded, Decoder, IdentityKey, Record, Rules, Unpacked, identity_of, unpack};
 use crate::source::Payload;
 
 /// Fewer bytes than these are decoded before it pays to have woken other threads, who look for more work for a while: most
@@ -16,47 +16,74 @@ const CHUNK_BYTES: u64 = 512 << 10;
 /// How many payloads a thread takes at least.
 const SHARE: usize = 64;
 
-/// What a payload came to.
+/// What a payload came to: its records and rejects, in order.
 #[derive(Default)]
 pub(super) struct DecodedPayload<'a> {
-    /// Its records and rejects, in order.
-    pub(super) elements: Vec<Decoded<'a>>,
-    /// What the records among them are known by.
-    keys: Vec<Key>,
+    /// Most payloads hold one, for which nothing has to be asked for.
+    first: Option<Keyed<'a>>,
+    others: Vec<Keyed<'a>>,
+}
+
+/// A record with what it is known by, or a reject.
+struct Keyed<'a> {
+    decoded: Decoded<'a>,
+    key: Option<Key>,
 }
 
 /// What is compared of a record; costs as much to find out as the record itself.
 struct Key {
-    /// The hash of its content, where it has no `log_id`.
-    content: Option<[u8; 32]>,
+    /// The hash of its content, where it has no `log_id`: few have none.
+    content: Option<Box<[u8; 32]>>,
     core: Core,
 }
 
 impl Key {
-    fn of(record: &Record<'_>, key: &IdentityKey) -> Self {
+    fn of(record: &Record<'_>, hasher: &mut CoreHasher) -> Self {
         let content = match identity_of(record) {
-            Identity::Content(content) => Some(content),
+            Identity::Content(content) => Some(Box::new(content)),
             Identity::LogId { .. } => None,
         };
-        Self { content, core: key.core_of(record) }
+        Self { content, core: hasher.core_of(record) }
     }
 
     fn identity<'r>(&self, record: &'r Record<'_>) -> Identity<'r> {
-        self.content.map_or_else(|| identity_of(record), Identity::Content)
+        self.content.as_deref().map_or_else(|| identity_of(record), |content| Identity::Content(*content))
     }
 }
 
+/// What payloads are decoded in, one after the other.
+struct Room<'a> {
+    decoder: Decoder<'a>,
+    hasher: CoreHasher,
+}
+
 impl<'a> DecodedPayload<'a> {
-    fn of(unpacked: &'a Unpacked<'a>, rules: &Rules, key: &IdentityKey) -> Self {
-        let elements: Vec<_> = decode(unpacked, rules).collect();
-        let records = elements.iter().filter_map(|element| element.outcome.as_deref().ok());
-        let keys = records.map(|record| Key::of(record, key)).collect();
-        Self { elements, keys }
+    fn of(unpacked: &'a Unpacked<'a>, rules: &Rules, room: &mut Room<'a>) -> Self {
+        let Room { decoder, hasher } = room;
+        let mut elements = decoder.decode(unpacked, rules).map(|decoded| {
+            let key = decoded.outcome.as_deref().ok().map(|record| Key::of(record, hasher));
+            Keyed { decoded, key }
+        });
+        Self { first: elements.next(), others: elements.collect() }
     }
 
-    /// The records among its elements, with their indices.
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        usize::from(self.first.is_some()) + self.others.len()
+    }
+
+    /// In order.
+    pub(super) fn elements(&self) -> impl Iterator<Item = &Decoded<'a>> {
+        self.keyed().map(|keyed| &keyed.decoded)
+    }
+
+    /// The records among them, with their indices.
     pub(super) fn records(&self) -> impl Iterator<Item = (u32, &Record<'a>)> {
-        self.elements.iter().filter_map(|element| Some((element.index, element.outcome.as_deref().ok()?)))
+        self.elements().filter_map(|element| Some((element.index, element.outcome.as_deref().ok()?)))
+    }
+
+    fn keyed(&self) -> impl Iterator<Item = &Keyed<'a>> {
+        self.first.iter().chain(&self.others)
     }
 }
 
@@ -119,10 +146,10 @@ impl<'c> Part<'c> {
     /// The claims of its records, in order.
     pub(super) fn claims(self) -> Vec<Claim<'c>> {
         let claims = self.iter().flat_map(|(payload, decoded)| {
-            decoded.records().zip(&decoded.keys).map(|((index, record), key)| Claim {
-                identity: key.identity(record),
-                position: payload.position.record(index),
-                core: key.core,
+            decoded.keyed().filter_map(|Keyed { decoded, key }| {
+                let (record, key) = (decoded.outcome.as_deref().ok()?, key.as_ref()?);
+                let position = payload.position.record(decoded.index);
+                Some(Claim { identity: key.identity(record), position, core: key.core })
             })
         });
         claims.collect()
@@ -173,11 +200,13 @@ impl<'s> Chunks<'s> {
             drop(spent);
             work()
         };
-        let decode = |unpacked| DecodedPayload::of(unpacked, rules, key);
+        let room = || Room { decoder: Decoder::default(), hasher: key.hasher() };
+        let decode = |room: &mut Room<'s>, unpacked| DecodedPayload::of(unpacked, rules, room);
         let (decoded, done) = if bytes < WORTH_SHARING {
-            (unpacked.0.iter().map(decode).collect(), work())
+            let mut room = room();
+            (unpacked.0.iter().map(|unpacked| decode(&mut room, unpacked)).collect(), work())
         } else {
-            rayon::join(|| unpacked.0.par_iter().with_min_len(SHARE).map(decode).collect(), work)
+            rayon::join(|| unpacked.0.par_iter().with_min_len(SHARE).map_init(room, decode).collect(), work)
         };
         self.ahead = Some(Chunk { payloads: payloads.0, decoded });
         done

@@ -91,7 +91,7 @@ impl ShardTask {
             batch.take(shard, part, &verdicts);
             batch.encode()
         })?;
-        let records = part.decoded.iter().map(|decoded| decoded.elements.len() as u64).sum();
+        let records = part.decoded.iter().map(|decoded| decoded.len() as u64).sum();
         self.totals.records_read.fetch_add(records, Ordering::Relaxed);
         Ok(())
     }

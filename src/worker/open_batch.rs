@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use jiff::Timestamp;
 
 use super::board::OpenView;
-use super::decoding::{DecodedPayload, Part};
+use super::decoding::Part;
 use super::{Settings, Tally, Totals};
 use crate::archive::manifest::ArrivalRange;
 use crate::batch::{CutReason, Limits, Load, Window};
@@ -127,7 +127,7 @@ impl OpenBatch {
     pub(super) fn fitting(&self, limits: &Limits, part: Part<'_>) -> (usize, Option<CutReason>) {
         let mut load = self.load();
         for (taken, (payload, decoded)) in part.iter().enumerate() {
-            let records = decoded.elements.len() as u64;
+            let records = decoded.len() as u64;
             if let Some(reason) = limits.cut_before(self.window, load, payload.arrival, records) {
                 return (taken, Some(reason));
             }
@@ -139,11 +139,11 @@ impl OpenBatch {
     /// Takes payloads, with the verdicts of their records in order.
     pub(super) fn take(&mut self, shard: &ShardId, part: Part<'_>, verdicts: &[Verdict]) {
         let mut verdicts = verdicts.iter().copied();
-        for (payload, DecodedPayload { elements, .. }) in part.iter() {
+        for (payload, decoded) in part.iter() {
             let (arrival, source_message) = (payload.arrival, payload.source_message.as_deref());
             self.tally.counts.payloads += 1;
-            self.tally.counts.empty += u64::from(elements.is_empty());
-            for element in elements {
+            self.tally.counts.empty += u64::from(decoded.len() == 0);
+            for element in decoded.elements() {
                 let position = payload.position.record(element.index);
                 match &element.outcome {
                     Ok(record) => {
@@ -223,6 +223,7 @@ impl OpenBatch {
 mod tests {
     use bytes::Bytes;
 
+    use super::super::decoding::DecodedPayload;
     use super::*;
     use crate::config::Config;
     use crate::source::{Payload, Position};
