@@ -143,36 +143,42 @@ fn each_member_until<'a, K: KeyLog>(
 #[inline]
 fn value_in<K: KeyLog>(text: &[u8], start: usize, nest: &mut Nest<K>) -> Result<usize, Stop> {
     let base = nest.depth;
-    let mut at = start;
+    let (mut at, mut key_first) = (start, false);
     loop {
+        if key_first {
+            at = nest.key(text, at)?;
+        }
         at = match text.get(at) {
             None => return Err(Stop::Incomplete),
             Some(b'"') => nest.ends.string(text, at)?,
-            Some(b'{') => {
-                nest.open(true)?;
+            Some(open @ (b'{' | b'[')) => {
+                let (object, close) = if *open == b'{' { (true, b'}') } else { (false, b']') };
+                nest.open(object)?;
                 let (first, byte) = next(text, at + 1)?;
-                if byte != b'}' {
-                    at = nest.key(text, first)?;
+                if byte != close {
+                    (at, key_first) = (first, object);
                     continue;
                 }
-                nest.close();
-                first + 1
-            }
-            Some(b'[') => {
-                nest.open(false)?;
-                let (first, byte) = next(text, at + 1)?;
-                if byte != b']' {
-                    at = first;
-                    continue;
-                }
-                nest.close();
-                first + 1
+                first
             }
             Some(_) => scalar(text, at)?,
         };
-        match nest.after_value(text, at, base)? {
-            (end, true) => return Ok(end),
-            (start, false) => at = start,
+        // Behind a value, or before the end of a container that is empty.
+        loop {
+            if nest.depth == base {
+                return Ok(at);
+            }
+            let object = nest.in_object();
+            match next(text, at)? {
+                (comma, b',') => {
+                    (at, key_first) = (next(text, comma + 1)?.0, object);
+                    break;
+                }
+                (end, b'}') if object => at = end + 1,
+                (end, b']') if !object => at = end + 1,
+                _ => return Err(Stop::Invalid),
+            }
+            nest.close();
         }
     }
 }
@@ -211,6 +217,12 @@ impl<K: KeyLog> Nest<K> {
         self.keys.close(self.depth);
     }
 
+    /// Whether the innermost one is an object.
+    #[inline]
+    fn in_object(&self) -> bool {
+        self.objects & 1 == 1
+    }
+
     /// Where the value of the key at `at` begins.
     #[inline]
     fn key(&mut self, text: &[u8], at: usize) -> Result<usize, Stop> {
@@ -218,28 +230,6 @@ impl<K: KeyLog> Nest<K> {
         self.keys.add(self.depth, &text[at + 1..end - 1], self.ends.escaped_since(at));
         self.key_end = end;
         behind_colon(text, end)
-    }
-
-    /// From behind a value to the next value's first byte, or (`true`) to the end of the outermost one.
-    #[inline]
-    fn after_value(&mut self, text: &[u8], mut at: usize, base: u32) -> Result<(usize, bool), Stop> {
-        loop {
-            if self.depth == base {
-                return Ok((at, true));
-            }
-            let object = self.objects & 1 == 1;
-            match next(text, at)? {
-                (comma, b',') if object => {
-                    let (quote, _) = next(text, comma + 1)?;
-                    return Ok((self.key(text, quote)?, false));
-                }
-                (comma, b',') => return Ok((next(text, comma + 1)?.0, false)),
-                (end, b'}') if object => at = end + 1,
-                (end, b']') if !object => at = end + 1,
-                _ => return Err(Stop::Invalid),
-            }
-            self.close();
-        }
     }
 }
 
