@@ -106,6 +106,15 @@ pub struct LeftOver {
     pub partitions: BTreeSet<String>,
 }
 
+/// A proof whose chain heads were kept, and found in the archive again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Compared {
+    /// When the proof began.
+    pub began: Timestamp,
+    /// How many batches the shard had then.
+    pub batches: u64,
+}
+
 /// One shard's row. Looking at a row is not holding its lease: a `Lease` is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeaseRow {
@@ -165,6 +174,9 @@ pub struct LeaseRow {
     /// can tell.
     #[serde(default)]
     pub remade_at: Option<u64>,
+    /// What the archive was compared with before the row was made anew.
+    #[serde(default)]
+    pub compared: Option<Compared>,
 }
 
 impl LeaseRow {
@@ -214,6 +226,7 @@ impl LeaseRow {
             hash_range: None,
             origin: None,
             remade_at: None,
+            compared: None,
         }
     }
 }

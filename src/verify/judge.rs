@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range as Numbers;
 
 use super::bounds::Bounds;
+use super::remade::Remade;
 use super::report::{Finding, Kind, RecordedGap};
 use crate::archive::chain::ManifestFault;
 use crate::archive::chain::{Misfit, follows, runs_forward};
@@ -61,6 +62,8 @@ pub(super) struct Chain {
     pub(super) parent_heads: BTreeMap<ShardId, Digest>,
     /// A child names its newest manifest.
     pub(super) vouched: bool,
+    /// Its lease row was made anew from the archive.
+    pub(super) remade: Option<Remade>,
 }
 
 impl Chain {
@@ -77,6 +80,7 @@ impl Chain {
             head: None,
             parent_heads: BTreeMap::new(),
             vouched: false,
+            remade: None,
             bounds,
             folder,
             shard,
@@ -107,6 +111,11 @@ impl Chain {
     pub(super) fn tail_is_sound(&self) -> bool {
         let doubtful = [Kind::TruncatedTail, Kind::MissingManifest, Kind::BrokenChain];
         !self.findings.iter().any(|finding| doubtful.contains(&finding.kind))
+    }
+
+    /// Whether its end was compared with what bears witness of it.
+    pub(super) fn is_compared(&self) -> bool {
+        self.vouched || self.bounds.known() && self.remade.as_ref().is_none_or(Remade::is_proved)
     }
 
     /// Whether its newest manifests are not there.
@@ -153,16 +162,12 @@ impl Chain {
             if missing.is_empty() {
                 continue;
             }
-            let which = match missing.end - missing.start {
-                1 => format!("manifest {} is missing", missing.start),
-                _ => format!("manifests {} to {} are missing", missing.start, missing.end - 1),
-            };
             let (kind, why) = if missing.start >= self.next {
                 (Kind::TruncatedTail, format!("the lease row counts {}", counted(self.bounds.required(), "batch")))
             } else {
                 (Kind::MissingManifest, format!("the chain goes on with {}", missing.end))
             };
-            self.report_manifest(kind, missing.start, format!("{which}: {why}"));
+            self.report_manifest(kind, missing.start, format!("{}: {why}", are_missing(&missing)));
             self.excused.extend(missing);
         }
     }
@@ -279,6 +284,14 @@ impl Chain {
             let detail = format!("it is {}, its lease row says {}", ends(manifest.shard_end), ends(committed.ended));
             (Kind::BrokenChain, detail)
         })
+    }
+}
+
+/// Which manifests are.
+pub(super) fn are_missing(numbers: &Numbers<u64>) -> String {
+    match numbers.end.saturating_sub(numbers.start) {
+        1 => format!("manifest {} is missing", numbers.start),
+        _ => format!("manifests {} to {} are missing", numbers.start, numbers.end - 1),
     }
 }
 

@@ -119,6 +119,7 @@ fn only_a_whole_proof_with_its_tail_is_green() {
         objects_read: Some(0),
         archive_digest: None,
         chain_heads: None,
+        against: None,
         findings_total: 0,
         findings: Vec::new(),
     };
