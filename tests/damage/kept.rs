@@ -26,6 +26,8 @@ async fn against(archive: &Archive, kept: &Kept) -> Report {
     archive.verify_with(true, Options { against: Some(kept.clone()), ..Options::default() }).await
 }
 
+type Change<'a> = &'a dyn Fn(&mut LeaseRow);
+
 #[track_caller]
 fn assert_only(report: &Report, kind: Kind, key: &str, words: &str) {
     let found: Vec<_> = report.findings.iter().map(|finding| (finding.kind, finding.key.as_str())).collect();
@@ -41,7 +43,7 @@ fn remade(mut archive: Archive, change: impl Fn(&mut LeaseRow)) -> Archive {
     change(row);
     let under_way = archive.data("events/", C, 3);
     archive.objects.retain(|key, _| !under_way.contains(key));
-    archive.rows_after = archive.rows.clone();
+    archive.rows_after.clone_from(&archive.rows);
     archive
 }
 
@@ -59,7 +61,7 @@ async fn a_row_that_was_made_anew_bears_witness_once_the_shard_was_read_on() {
     let whole = World::new().build();
     let later = |row: &mut LeaseRow| row.read_through = Some("2026-11-21T12:00:00Z".parse().unwrap());
     let earlier = |row: &mut LeaseRow| row.read_through = Some("2026-11-21T10:00:00Z".parse().unwrap());
-    let cases: [(&str, &dyn Fn(&mut LeaseRow), bool); 5] = [
+    let cases: [(&str, Change<'_>, bool); 5] = [
         ("nobody has read on", &earlier, false),
         ("it has committed since", &|row| row.remade_at = Some(1), true),
         ("it ended where it had ended", &|row| row.remade_at = Some(2), true),
