@@ -15,7 +15,7 @@ use super::open::{
 };
 use super::{Failure, Reporting, block_on, output};
 use crate::config::Config;
-use crate::lease::{LeaseError, LeaseRow, Listing};
+use crate::lease::{LeaseError, LeaseRow, Listing, Stop};
 use crate::ops::clock::{Clock, SystemClock, between};
 use crate::ops::words::counted;
 use crate::source::{Checkpoint, Shard, ShardId};
@@ -26,7 +26,7 @@ use crate::worker::Family;
 struct ShardStatus {
     shard: String,
     /// `waiting` (nothing read yet), `reading`, `unowned` (there is more to read, and nobody does), `caught up`, `ended`,
-    /// `gone` (the source no longer has it), `damaged` (its row can't be read), or `unknown` (no row could be read).
+    /// `stopped` (at an error, and nobody reads it; it is tried again after a pause), `gone` (the source no longer has it), `damaged` (its row can't be read), or `unknown` (no row could be read).
     state: &'static str,
     owner: Option<String>,
     /// Whether the owner is at work; null where there is none, or where it can't be told from one look.
@@ -42,6 +42,8 @@ struct ShardStatus {
     batches: Option<u64>,
     /// The batch under way.
     pending: Option<PendingStatus>,
+    /// What it stopped at, where nothing of it was committed since.
+    stopped: Option<Stop>,
 }
 
 #[derive(Serialize)]
@@ -212,16 +214,19 @@ impl ShardStatus {
             lag_ms: None,
             batches: None,
             pending: None,
+            stopped: None,
         }
     }
 
     fn of(row: &LeaseRow, lag: Lag, owner_alive: Option<bool>, listed: bool) -> Self {
+        let is_idle = row.owner.is_none() || owner_alive == Some(false);
         let state = match row.checkpoint {
             _ if row.ended => "ended",
             _ if !listed => "gone",
+            _ if is_idle && row.stopped.is_some() => "stopped",
             _ if lag.bytes == Some(0) => "caught up",
             Checkpoint::TrimHorizon | Checkpoint::Since(_) => "waiting",
-            _ if row.owner.is_none() || owner_alive == Some(false) => "unowned",
+            _ if is_idle => "unowned",
             Checkpoint::Imported(_) | Checkpoint::At { .. } => "reading",
         };
         let pending = row.pending.as_ref().map(|pending| PendingStatus {
@@ -239,7 +244,17 @@ impl ShardStatus {
             lag_ms: lag.time.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
             batches: Some(row.batch_seq),
             pending,
+            stopped: row.stopped.clone(),
         }
+    }
+}
+
+impl ShardStatus {
+    /// What it stopped at, and whether somebody has begun again.
+    fn why_stopped(&self) -> Option<String> {
+        let Stop { at, error } = self.stopped.as_ref()?;
+        let again = if self.state == "stopped" { "" } else { " (its lease was taken again since)" };
+        Some(format!("{}, at {}{again}: {error}", self.shard, at.strftime("%Y-%m-%dT%H:%M:%SZ")))
     }
 }
 
@@ -278,8 +293,10 @@ impl Status {
         let told = |what: &str, reasons: &[String]| -> String {
             reasons.iter().map(|reason| format!("\n{what}: {reason}")).collect()
         };
+        let stopped: Vec<String> = self.shards.iter().filter_map(ShardStatus::why_stopped).collect();
+        let stopped = told("stopped", &stopped);
         let (unread, damaged) = (told("not read", &self.unread), told("damaged", &self.damaged));
-        format!("archive {id}\n{}\n{table}{unread}{damaged}", if self.state_is_missing { missing } else { "" })
+        format!("archive {id}\n{}\n{table}{stopped}{unread}{damaged}", if self.state_is_missing { missing } else { "" })
     }
 }
 

@@ -114,3 +114,26 @@ fn an_archive_whose_identity_is_gone_is_not_called_none_yet() {
     assert!(done.stderr.contains("_auditlake.json is damaged: "), "{}", done.stderr);
     assert!(done.stdout.contains("a.ndjson  caught up"), "{}", done.stdout);
 }
+
+#[test]
+fn a_shard_that_stopped_says_at_what_until_it_is_past_it() {
+    let workspace = with_record();
+    let path = workspace.input().join("a.ndjson");
+    workspace.catch_up();
+    let sound = fs::read(&path).unwrap();
+    fs::write(&path, Record::new(2).line(0).repeat(2) + "\n").unwrap();
+    let summary = workspace.run(&["catch-up", "--json"]).expect(1);
+    let summary: Value = serde_json::from_str(&summary.stdout).unwrap();
+    let error = summary["failures"][0]["error"].as_str().unwrap();
+
+    let status = workspace.run(&["status", "--json"]).expect(0).json();
+    let shard = &status["shards"][0];
+    assert_eq!((&shard["state"], &shard["stopped"]["error"]), (&json!("stopped"), &json!(error)));
+    let text = workspace.run(&["status"]).expect(0).stdout;
+    assert!(text.contains("\nstopped: a.ndjson, at 20") && text.contains(&format!("Z: {error}\n")), "{text}");
+
+    fs::write(&path, [&sound[..], (Record::new(3).line(0) + "\n").as_bytes()].concat()).unwrap();
+    workspace.catch_up();
+    let shard = workspace.run(&["status", "--json"]).expect(0).json()["shards"][0].clone();
+    assert_eq!((&shard["state"], &shard["stopped"]), (&json!("caught up"), &Value::Null));
+}
