@@ -86,9 +86,8 @@ impl Chain {
             shard,
         };
         let beyond = loaded.partition_point(|manifest| !chain.bounds.forbids(manifest.number));
-        for rogue in loaded.split_off(beyond) {
-            chain.report_rogue(&rogue);
-        }
+        let rogues = loaded.split_off(beyond);
+        chain.report_rogues(loaded.last(), &rogues);
         chain.next = loaded.last().map_or(0, |newest| newest.number + 1);
         chain.head = loaded.last().map(|newest| newest.digest);
         chain.report_missing(&loaded);
@@ -130,19 +129,6 @@ impl Chain {
 
     pub(super) fn report_manifest(&mut self, kind: Kind, batch_seq: u64, detail: String) {
         self.report(kind, batch_seq, keys::manifest_key_in(&self.folder, batch_seq), detail);
-    }
-
-    fn report_rogue(&mut self, rogue: &Loaded) {
-        self.excused.insert(rogue.number);
-        let required = counted(self.bounds.required(), "batch");
-        let objects = rogue.parsed.as_ref().map_or(0, |manifest| manifest.objects.len());
-        let detail = format!(
-            "the lease row counts {required} and shows no batch {} under way: nobody put this manifest, nor the {} that \
-             it lists",
-            rogue.number,
-            counted(objects as u64, "object")
-        );
-        self.report_manifest(Kind::UnlistedObject, rogue.number, detail);
     }
 
     /// Manifests that must stand and do not, a finding for each stretch of them.

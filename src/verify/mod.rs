@@ -3,7 +3,7 @@
 //! | step | judged by |
 //! |---|---|
 //! | 1. lease rows, manifests' listing, whole listing, lease rows again: in this order, so that a daemon that commits meanwhile is told from damage | `bounds` |
-//! | 2. every shard's manifests: is the chain whole, does each range go on where the last ended, do the counts add up | `judge` |
+//! | 2. every shard's manifests: is the chain whole, does each range go on where the last ended, do the counts add up | `judge`, `rogue` |
 //! | … and a report that was kept: does each chain still go through where it ended then; rows that were made anew | `kept`, `remade` |
 //! | 3. the listing: does every object stand, is every object listed | `inventory` |
 //! | 4. every object: digest, rows, positions, times; with `fast` what the store tells of it | `rows`, `compare` |
@@ -27,6 +27,7 @@ pub mod rebuild;
 pub mod recorded;
 mod remade;
 mod report;
+mod rogue;
 mod rows;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

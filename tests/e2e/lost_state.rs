@@ -221,6 +221,9 @@ fn a_state_from_a_backup_changes_nothing_until_it_is_made_anew() {
 
     assert!(error.contains("older than the archive") && error.contains("rebuild-state"), "{error}");
     assert_eq!(files_below(&workspace.archive()), before);
+    let found = workspace.run(&["verify", "--json"]).expect(1).json();
+    let detail = found["findings"][0]["detail"].as_str().unwrap();
+    assert!(detail.ends_with("it fits manifest 0: it names it, and goes on where that ends"), "{found:#}");
     workspace.run(&["rebuild-state"]).expect(0);
     assert_eq!(workspace.catch_up()["archived"], 1);
     assert_eq!(workspace.archived_rows(), 3);
@@ -242,6 +245,8 @@ fn a_manifest_that_somebody_put_is_named_and_without_it_the_shard_goes_on() {
     assert!(said.contains("or somebody put it there (verify names it;"), "{said}");
     let found = workspace.run(&["verify", "--json"]).expect(1).json();
     assert_eq!((&found["findings"][0]["kind"], &found["findings"][0]["key"]), (&json!("unlisted_object"), &json!(key)));
+    let detail = found["findings"][0]["detail"].as_str().unwrap();
+    assert!(detail.contains("it does not fit the chain: it cannot be read as a manifest"), "{detail}");
     assert!(
         workspace.run(&["rebuild-state"]).expect(1).stderr.contains(&format!("{key} cannot be read as a manifest"))
     );
