@@ -11,7 +11,8 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::open::{
-    Names, OpenArchive, OpenSource, State, check_pair, open_archive, open_subscription, pages, require_files,
+    Names, OpenArchive, OpenSource, Part, State, check_pair, open_archive, open_subscription, pages, require_files,
+    whereabouts,
 };
 use super::{Failure, Reporting, block_on};
 use crate::archive::s3::Probe;
@@ -32,8 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// One thing that was tried.
 #[derive(Debug, Serialize)]
 struct Step {
-    /// `source`, `state` or `archive`.
-    part: &'static str,
+    part: Part,
     /// What was tried.
     what: &'static str,
     /// The actions that it needs, as IAM names them; none of what lies on a disk.
@@ -76,7 +76,7 @@ pub(super) fn run(reporting: &Reporting) -> Result<ExitCode, Failure> {
 
 async fn check(config: &Config) -> Report {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
-    let mut checklist = Checklist { steps: Vec::new(), clock: clock.clone() };
+    let mut checklist = Checklist { config, steps: Vec::new(), silent: Vec::new(), clock: clock.clone() };
     let (source, origin) = check_source(config, &mut checklist).await;
     let (place, state) = check_state(config, origin.as_deref(), &mut checklist).await;
     let archive = check_archive(config, state.as_ref(), &mut checklist).await;
@@ -86,23 +86,34 @@ async fn check(config: &Config) -> Report {
 }
 
 /// The steps so far.
-struct Checklist {
+struct Checklist<'a> {
+    config: &'a Config,
     steps: Vec<Step>,
+    /// Those that gave no answer, and are not asked again.
+    silent: Vec<Part>,
     clock: Arc<dyn Clock>,
 }
 
-impl Checklist {
+impl Checklist<'_> {
     /// Tries something; what it came to, where it works.
     async fn attempt<T, E: Display>(
         &mut self,
-        part: &'static str,
+        part: Part,
         what: &'static str,
         actions: &[&'static str],
         attempt: impl Future<Output = Result<T, E>>,
     ) -> Option<T> {
+        if self.silent.contains(&part) {
+            self.skip(part, &[(what, actions)]);
+            return None;
+        }
         let done = tokio::select! {
             done = attempt => done.map_err(|error| format!("{error:#}")),
-            () = self.clock.sleep(PATIENCE) => Err(format!("no answer within {} s", PATIENCE.as_secs())),
+            () = self.clock.sleep(PATIENCE) => {
+                self.silent.push(part);
+                let asked = whereabouts(self.config, part).await;
+                Err(format!("{asked}: no answer within {} s", PATIENCE.as_secs()))
+            }
         };
         let (value, error) = match done {
             Ok(value) => (Some(value), None),
@@ -120,7 +131,7 @@ impl Checklist {
     }
 
     /// What could not be tried.
-    fn skip(&mut self, part: &'static str, steps: &[(&'static str, &[&'static str])]) {
+    fn skip(&mut self, part: Part, steps: &[(&'static str, &[&'static str])]) {
         let skipped = |(what, actions): &(&'static str, &[&'static str])| Step {
             part,
             what,
@@ -141,8 +152,8 @@ fn words(failure: Failure) -> String {
 }
 
 /// Tries to read. What it is, and what its positions belong to.
-async fn check_source(config: &Config, checklist: &mut Checklist) -> (String, Option<String>) {
-    const PART: &str = "source";
+async fn check_source(config: &Config, checklist: &mut Checklist<'_>) -> (String, Option<String>) {
+    const PART: Part = Part::Source;
     let clock = checklist.clock.clone();
     let in_bucket =
         config.archive.kind == ArchiveChoice::S3 && config.source.pubsub.spool.store == SpoolChoice::Archive;
@@ -209,8 +220,8 @@ async fn read_one(source: &dyn Source, shards: &[Shard]) -> Result<(), String> {
 }
 
 /// Tries leases and claims. What they are kept in, and that, open. `origin` is what is read now.
-async fn check_state(config: &Config, origin: Option<&str>, checklist: &mut Checklist) -> (String, Option<State>) {
-    const PART: &str = "state";
+async fn check_state(config: &Config, origin: Option<&str>, checklist: &mut Checklist<'_>) -> (String, Option<State>) {
+    const PART: Part = Part::State;
     let clock = checklist.clock.clone();
     let is_dynamodb = config.state.kind == StateChoice::Dynamodb;
     let actions = |actions: &'static [&'static str]| if is_dynamodb { actions } else { &[] };
@@ -317,8 +328,8 @@ async fn try_claim(claims: &dyn Claims, now: Timestamp) -> Result<(), String> {
 }
 
 /// Tries to put objects, and sees whether they would go where those of this state are.
-async fn check_archive(config: &Config, state: Option<&State>, checklist: &mut Checklist) -> String {
-    const PART: &str = "archive";
+async fn check_archive(config: &Config, state: Option<&State>, checklist: &mut Checklist<'_>) -> String {
+    const PART: Part = Part::Archive;
     const TRIALS: [(Probe, &str, &[&str]); 4] = [
         (Probe::List, "list objects", &["s3:ListBucket"]),
         (Probe::Read, "read an object", &["s3:GetObject"]),
@@ -391,8 +402,10 @@ impl Report {
     fn render(&self) -> String {
         let mut lines = Vec::new();
         let Resources { source, state, archive } = &self.resources;
-        for (part, place) in [("source", source), ("state", state), ("archive", archive)] {
-            lines.push(format!("{part}: {place}"));
+        for (part, name, place) in
+            [(Part::Source, "source", source), (Part::State, "state", state), (Part::Archive, "archive", archive)]
+        {
+            lines.push(format!("{name}: {place}"));
             lines.extend(self.steps.iter().filter(|step| step.part == part).flat_map(Step::lines));
         }
         let failed = self.steps.iter().filter(|step| step.ok == Some(false)).count();

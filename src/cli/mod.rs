@@ -7,6 +7,7 @@
 //! | 2 | the configuration or the arguments are wrong |
 //! | 3 | `catch-up` is done, but the source no longer had some of the records |
 
+mod against;
 mod catch_up;
 mod check;
 mod config;
@@ -60,8 +61,9 @@ enum Command {
     Verify(verify::Arguments),
     /// Makes leases, checkpoints and claims anew from the archive alone.
     ///
-    /// Stop all workers first: it refuses while they hold leases.
-    RebuildState(Reporting),
+    /// Stop all workers first: it refuses while they hold leases. Rows that were made anew bear no witness to what the archive
+    /// had lost by then, unless it is compared with a report from before (`--against`).
+    RebuildState(rebuild_state::Arguments),
     /// Takes over from a Kinesis Client Library application where it stopped, by its lease table.
     ///
     /// Before the first worker starts: shards that have a lease row or manifests already are not taken over.
@@ -139,7 +141,7 @@ pub fn main() -> ExitCode {
         Command::Check(reporting) => check::run(&reporting),
         Command::Status(reporting) => status::run(&reporting),
         Command::Verify(arguments) => verify::run(&arguments),
-        Command::RebuildState(reporting) => rebuild_state::run(&reporting),
+        Command::RebuildState(arguments) => rebuild_state::run(&arguments),
         Command::ImportCheckpoints(arguments) => import_checkpoints::run(&arguments),
         Command::Ddl(arguments) => ddl::run(&arguments),
         Command::Config(arguments) => config::run(&arguments),

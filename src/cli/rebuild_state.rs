@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::anyhow;
+use jiff::Timestamp;
 use serde::Serialize;
 
+use super::against::Against;
 use super::open::{State, claim_options, read_archive, remake_claims};
 use super::{Failure, Reporting, block_on};
 use crate::config::Config;
@@ -15,6 +17,14 @@ use crate::ops::clock::{Clock, SystemClock};
 use crate::ops::words::counted;
 use crate::verify::rebuild;
 
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    reporting: Reporting,
+    #[command(flatten)]
+    against: Against,
+}
+
 #[derive(Serialize)]
 struct Rebuilt {
     shards: u64,
@@ -22,23 +32,32 @@ struct Rebuilt {
     claims: u64,
     /// Records without `log_id` whose raw text the archive does not keep: a copy of one would be archived again.
     unclaimable: u64,
+    /// When the earlier proof began whose chain heads were found again.
+    against: Option<Timestamp>,
 }
 
-pub(super) fn run(reporting: &Reporting) -> Result<ExitCode, Failure> {
-    let config = reporting.load()?;
+pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let config = arguments.reporting.load()?;
     crate::ops::telemetry::start("info");
-    let rebuilt = block_on(rebuild_state(&config))?;
-    reporting.print(&rebuilt, Rebuilt::render)?;
+    let rebuilt = block_on(rebuild_state(&config, &arguments.against))?;
+    arguments.reporting.print(&rebuilt, Rebuilt::render)?;
     Ok(ExitCode::SUCCESS)
 }
 
-async fn rebuild_state(config: &Config) -> Result<Rebuilt, Failure> {
+async fn rebuild_state(config: &Config, against: &Against) -> Result<Rebuilt, Failure> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
     let (archive, archive_id) = read_archive(config, clock.clone()).await?;
     let archive = archive.as_ref();
+    let kept = against.read(archive_id)?;
+    if let Some(kept) = &kept {
+        rebuild::compare(archive, kept).await?;
+    }
     let state = State::open(config, clock.clone()).await?;
     state.bind(archive_id).await?;
-    let rows = rebuild::lease_rows(archive, archive_id, &config.layout(), config.batch.window.get()).await?;
+    let mut rows = rebuild::lease_rows(archive, archive_id, &config.layout(), config.batch.window.get()).await?;
+    for row in &mut rows {
+        row.compared = kept.as_ref().map(|kept| kept.compared(&row.shard));
+    }
     let done = match &state {
         // The lock of the state directory is what says that no worker holds a lease.
         State::Embedded(directory) => {
@@ -65,6 +84,7 @@ async fn rebuild_state(config: &Config) -> Result<Rebuilt, Failure> {
         objects: done.objects,
         claims: done.records,
         unclaimable: done.unclaimable,
+        against: kept.map(|kept| kept.began),
     })
 }
 
@@ -106,12 +126,14 @@ async fn replace_rows(leases: &dyn LeaseStore, standing: &[LeaseRow], rows: &[Le
 
 impl Rebuilt {
     fn render(&self) -> String {
+        let against = self.against.map(|began| format!("; the archive has all that the report of {began} found"));
         format!(
-            "state made anew: {}, {} from {}, {} that could not claim",
+            "state made anew: {}, {} from {}, {} that could not claim{}",
             counted(self.shards, "shard"),
             counted(self.claims, "claim"),
             counted(self.objects, "object"),
-            counted(self.unclaimable, "record")
+            counted(self.unclaimable, "record"),
+            against.unwrap_or_default()
         )
     }
 }

@@ -8,11 +8,14 @@ use std::time::Duration;
 use anyhow::anyhow;
 use jiff::Timestamp;
 use serde::Serialize;
+use uuid::Uuid;
 
-use super::open::{Lag, OpenSource, find_archive, look_at_leases, pages, state_is_in_use};
+use super::open::{
+    Lag, OpenSource, Part, find_archive, in_time, look_at_leases, pages, refuse_lost_archive, state_is_in_use,
+};
 use super::{Failure, Reporting, block_on, output};
 use crate::config::Config;
-use crate::lease::{LeaseError, LeaseRow, Listing};
+use crate::lease::{LeaseError, LeaseRow, Listing, Stop};
 use crate::ops::clock::{Clock, SystemClock, between};
 use crate::ops::words::counted;
 use crate::source::{Checkpoint, Shard, ShardId};
@@ -23,7 +26,7 @@ use crate::worker::Family;
 struct ShardStatus {
     shard: String,
     /// `waiting` (nothing read yet), `reading`, `unowned` (there is more to read, and nobody does), `caught up`, `ended`,
-    /// `gone` (the source no longer has it), or `damaged` (its row can't be read).
+    /// `stopped` (at an error, and nobody reads it; it is tried again after a pause), `gone` (the source no longer has it), `damaged` (its row can't be read), or `unknown` (no row could be read).
     state: &'static str,
     owner: Option<String>,
     /// Whether the owner is at work; null where there is none, or where it can't be told from one look.
@@ -39,6 +42,8 @@ struct ShardStatus {
     batches: Option<u64>,
     /// The batch under way.
     pending: Option<PendingStatus>,
+    /// What it stopped at, where nothing of it was committed since.
+    stopped: Option<Stop>,
 }
 
 #[derive(Serialize)]
@@ -51,6 +56,11 @@ struct PendingStatus {
 #[derive(Serialize)]
 struct Status {
     archive_id: Option<String>,
+    /// Whether that there is none is known.
+    #[serde(skip)]
+    archive_is_known: bool,
+    /// What could not be read, and why: what this says of it, it does not know.
+    unread: Vec<String>,
     /// There is an archive, and no lease rows of it: a worker makes them anew when it starts.
     state_is_missing: bool,
     shards: Vec<ShardStatus>,
@@ -62,46 +72,117 @@ pub(super) fn run(reporting: &Reporting) -> Result<ExitCode, Failure> {
     let config = reporting.load()?;
     let status = block_on(status(&config))?;
     reporting.print(&status, Status::render)?;
-    match &status.damaged[..] {
-        [] => Ok(ExitCode::SUCCESS),
-        [first, ..] => Err(anyhow!("{first}").into()),
+    match status.unread.iter().chain(&status.damaged).next() {
+        None => Ok(ExitCode::SUCCESS),
+        Some(first) => Err(anyhow!("{first}").into()),
     }
 }
 
+/// What could be asked and what not. What is wrong in the configuration is no matter of the moment, and ends the look.
+#[derive(Default)]
+struct Unread(Vec<String>);
+
+impl Unread {
+    fn keep<T>(&mut self, read: Result<T, Failure>) -> Result<Option<T>, Failure> {
+        match read {
+            Ok(read) => Ok(Some(read)),
+            Err(Failure::Failed(error)) => {
+                self.0.push(format!("{error:#}"));
+                Ok(None)
+            }
+            Err(configuration) => Err(configuration),
+        }
+    }
+}
+
+/// The rows of the archive that was found, or could not be asked which it is; of one that is not there, that it should be.
+async fn look(config: &Config, clock: &Arc<dyn Clock>, archive: Known) -> Result<Option<Listing>, Failure> {
+    if archive == Some(None) {
+        refuse_lost_archive(config, clock.clone()).await?;
+    }
+    let Some(leases) = look_at_leases(config, archive.flatten()).await? else { return Ok(None) };
+    Ok(Some(leases.look().await?))
+}
+
+/// Which archive there is, if there is one; none where it could not be asked.
+type Known = Option<Option<Uuid>>;
+
 async fn status(config: &Config) -> Result<Status, Failure> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
-    let archive_id = find_archive(config, clock.clone()).await?;
-    let listing = match look_at_leases(config, archive_id).await? {
-        Some(leases) => Some(leases.look().await?),
-        None => None,
+    let shared = clock.as_ref();
+    let open = in_time(config, shared, Part::Source, Box::pin(OpenSource::open(config, clock.clone(), pages(config))));
+    let witnesses = async {
+        let archive = in_time(config, shared, Part::Archive, Box::pin(find_archive(config, clock.clone()))).await;
+        let known = archive.as_ref().ok().copied();
+        (archive, in_time(config, shared, Part::State, Box::pin(look(config, &clock, known))).await)
     };
-    let state_is_missing = archive_id.is_some() && listing.is_none();
-    let Listing { rows, damaged } = listing.unwrap_or_default();
-    let mut rows: BTreeMap<ShardId, LeaseRow> = rows.into_iter().map(|row| (row.shard.clone(), row)).collect();
+    // Together, so that of several that give no answer each is named within half a minute.
+    let ((archive, listing), source) = tokio::join!(witnesses, open);
+    let mut unread = Unread::default();
+    let archive = unread.keep(archive)?;
+    let listing = unread.keep(listing)?;
+    let source = unread.keep(source)?;
     // Asked after the rows were read: who begins in between is not called gone.
     let in_use = state_is_in_use(config);
-    let source = OpenSource::open(config, clock.clone(), pages(config)).await?;
-    let mut shards = Vec::new();
-    let listed = source.port().shards().await?;
-    // The rows of shards whose children have moved on are removed.
-    let family = Family::of(&listed, &rows);
-    let left: BTreeSet<ShardId> =
-        listed.iter().map(|shard| &shard.id).filter(|shard| family.has_left(shard)).cloned().collect();
-    let unreadable: BTreeSet<&ShardId> = damaged.iter().filter_map(LeaseError::shard).collect();
-    for shard in listed.into_iter().filter(|shard| !unreadable.contains(&shard.id)) {
-        let Some(row) = rows.remove(&shard.id).or_else(|| unread(&shard, &left)) else {
-            shards.push(ShardStatus::without_row(&shard.id, "ended"));
-            continue;
+    let listed = match &source {
+        Some(source) => {
+            let shards = async { Ok(source.port().shards().await?) };
+            unread.keep(in_time(config, shared, Part::Source, shards).await)?
+        }
+        None => None,
+    };
+    let look = Look { source: source.as_ref(), in_use, now: clock.now() };
+    let archive_is_known = archive.is_some();
+    let archive_id = archive.flatten().map(|id| id.to_string());
+    let state_is_missing = archive_id.is_some() && matches!(listing, Some(None));
+    let damaged = listing.iter().flatten().flat_map(|listing| &listing.damaged).map(ToString::to_string).collect();
+    let shards = look.shards(listed, listing.map(Option::unwrap_or_default))?;
+    Ok(Status { archive_id, archive_is_known, unread: unread.0, state_is_missing, shards, damaged })
+}
+
+/// What shards are looked at with.
+struct Look<'a> {
+    source: Option<&'a OpenSource>,
+    /// Whether a process works with the state directory.
+    in_use: Option<bool>,
+    now: Timestamp,
+}
+
+impl Look<'_> {
+    /// Each shard, by the source's list and the lease rows, as far as these are known.
+    fn shards(&self, listed: Option<Vec<Shard>>, listing: Option<Listing>) -> Result<Vec<ShardStatus>, Failure> {
+        let Some(Listing { rows, damaged }) = listing else {
+            let listed = listed.unwrap_or_default();
+            return Ok(listed.iter().map(|shard| ShardStatus::without_row(&shard.id, "unknown")).collect());
         };
-        let lag = source.lag(&shard, &row, clock.now())?;
-        shards.push(ShardStatus::of(&row, lag, owner_alive(&row, in_use, clock.now()), true));
+        let mut rows: BTreeMap<ShardId, LeaseRow> = rows.into_iter().map(|row| (row.shard.clone(), row)).collect();
+        let is_listed = listed.is_some();
+        let listed = listed.unwrap_or_default();
+        let mut shards = Vec::new();
+        // The rows of shards whose children have moved on are removed.
+        let family = Family::of(&listed, &rows);
+        let left: BTreeSet<ShardId> =
+            listed.iter().map(|shard| &shard.id).filter(|shard| family.has_left(shard)).cloned().collect();
+        let unreadable: BTreeSet<&ShardId> = damaged.iter().filter_map(LeaseError::shard).collect();
+        for shard in listed.into_iter().filter(|shard| !unreadable.contains(&shard.id)) {
+            let Some(row) = rows.remove(&shard.id).or_else(|| unread(&shard, &left)) else {
+                shards.push(ShardStatus::without_row(&shard.id, "ended"));
+                continue;
+            };
+            let lag = self.source.map_or(Ok(Lag::default()), |source| source.lag(&shard, &row, self.now))?;
+            shards.push(ShardStatus::of(&row, lag, self.owner_alive(&row), true));
+        }
+        // Where the source gave no list, none of them is known to be gone.
+        let others = rows.values().map(|row| ShardStatus::of(row, Lag::default(), self.owner_alive(row), !is_listed));
+        shards.extend(others);
+        shards.extend(unreadable.into_iter().map(|shard| ShardStatus::without_row(shard, "damaged")));
+        shards.sort_by(|a, b| a.shard.cmp(&b.shard));
+        Ok(shards)
     }
-    let gone = |row| ShardStatus::of(row, Lag::default(), owner_alive(row, in_use, clock.now()), false);
-    shards.extend(rows.values().map(gone));
-    shards.extend(unreadable.into_iter().map(|shard| ShardStatus::without_row(shard, "damaged")));
-    shards.sort_by(|a, b| a.shard.cmp(&b.shard));
-    let damaged = damaged.iter().map(ToString::to_string).collect();
-    Ok(Status { archive_id: archive_id.map(|id| id.to_string()), state_is_missing, shards, damaged })
+
+    fn owner_alive(&self, row: &LeaseRow) -> Option<bool> {
+        owner_alive(row, self.in_use, self.now)
+    }
 }
 
 /// The row that a shard without one would get; none where it had one.
@@ -133,16 +214,19 @@ impl ShardStatus {
             lag_ms: None,
             batches: None,
             pending: None,
+            stopped: None,
         }
     }
 
     fn of(row: &LeaseRow, lag: Lag, owner_alive: Option<bool>, listed: bool) -> Self {
+        let is_idle = row.owner.is_none() || owner_alive == Some(false);
         let state = match row.checkpoint {
             _ if row.ended => "ended",
             _ if !listed => "gone",
+            _ if is_idle && row.stopped.is_some() => "stopped",
             _ if lag.bytes == Some(0) => "caught up",
             Checkpoint::TrimHorizon | Checkpoint::Since(_) => "waiting",
-            _ if row.owner.is_none() || owner_alive == Some(false) => "unowned",
+            _ if is_idle => "unowned",
             Checkpoint::Imported(_) | Checkpoint::At { .. } => "reading",
         };
         let pending = row.pending.as_ref().map(|pending| PendingStatus {
@@ -160,13 +244,24 @@ impl ShardStatus {
             lag_ms: lag.time.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
             batches: Some(row.batch_seq),
             pending,
+            stopped: row.stopped.clone(),
         }
+    }
+}
+
+impl ShardStatus {
+    /// What it stopped at, and whether somebody has begun again.
+    fn why_stopped(&self) -> Option<String> {
+        let Stop { at, error } = self.stopped.as_ref()?;
+        let again = if self.state == "stopped" { "" } else { " (its lease was taken again since)" };
+        Some(format!("{}, at {}{again}: {error}", self.shard, at.strftime("%Y-%m-%dT%H:%M:%SZ")))
     }
 }
 
 impl Status {
     fn render(&self) -> String {
-        let id = self.archive_id.as_deref().unwrap_or("none yet");
+        let none = if self.archive_is_known { "none yet" } else { "unknown" };
+        let id = self.archive_id.as_deref().unwrap_or(none);
         let header = ["shard", "state", "owner", "checkpoint", "lag", "batches", "under way"];
         let mut table = output::table(&header, &[4, 5]);
         for shard in &self.shards {
@@ -195,8 +290,13 @@ impl Status {
             ]);
         }
         let missing = "\nthere are no lease rows: a worker makes them anew from the archive when it starts\n";
-        let damaged: String = self.damaged.iter().map(|reason| format!("\ndamaged: {reason}")).collect();
-        format!("archive {id}\n{}\n{table}{damaged}", if self.state_is_missing { missing } else { "" })
+        let told = |what: &str, reasons: &[String]| -> String {
+            reasons.iter().map(|reason| format!("\n{what}: {reason}")).collect()
+        };
+        let stopped: Vec<String> = self.shards.iter().filter_map(ShardStatus::why_stopped).collect();
+        let stopped = told("stopped", &stopped);
+        let (unread, damaged) = (told("not read", &self.unread), told("damaged", &self.damaged));
+        format!("archive {id}\n{}\n{table}{stopped}{unread}{damaged}", if self.state_is_missing { missing } else { "" })
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use jiff::Timestamp;
 
+use super::against::Against;
 use super::open::{look_at_leases, read_archive};
 use super::progress::Bar;
 use super::{Failure, Reporting, block_on};
@@ -32,6 +33,8 @@ pub(super) struct Arguments {
     /// permission to write.
     #[arg(long)]
     record: bool,
+    #[command(flatten)]
+    against: Against,
 }
 
 /// A date, meaning its first instant, or a time.
@@ -53,8 +56,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         let clock = Arc::new(SystemClock::start());
         let began = clock.now();
         let (archive, archive_id) = read_archive(&config, clock).await?;
+        let against = arguments.against.read(archive_id)?;
         let leases = look_at_leases(&config, Some(archive_id)).await?;
-        let options = Options { since: arguments.since, until: arguments.until, fast: arguments.fast, began };
+        let options = Options { since: arguments.since, until: arguments.until, fast: arguments.fast, began, against };
         let bar = Bar::new(0);
         let mut show = |progress: Progress| {
             let message = format!("object {} of {}", progress.objects, progress.objects_total);

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use tokio::sync::Mutex as AsyncMutex;
 use tokio_util::sync::CancellationToken;
 
-use super::{LeaseError, LeaseRow, LeaseStore, WorkerId};
+use super::{LeaseError, LeaseRow, LeaseStore, Stop, WorkerId};
 use crate::ops::clock::Clock;
 use crate::ops::telemetry::Complaint;
 
@@ -113,11 +113,14 @@ impl Lease {
     }
 
     /// Gives the lease up, so that another worker need not wait for it to expire; `caught_up` where all that the shard
-    /// held is in the archive.
-    pub async fn release(&mut self, caught_up: bool) -> Result<(), LeaseError> {
+    /// held is in the archive, `stopped` where it is given up because of an error.
+    pub async fn release(&mut self, caught_up: bool, stopped: Option<&Stop>) -> Result<(), LeaseError> {
         let release = |row: &mut LeaseRow| {
             row.owner = None;
             row.caught_up = caught_up;
+            if caught_up || stopped.is_some() {
+                row.stopped = stopped.cloned();
+            }
         };
         self.write(release).await
     }
@@ -232,7 +235,14 @@ impl Shared {
             return Ok(Kept::GivenUp);
         }
         let through = *self.idle_through.lock().unwrap_or_else(PoisonError::into_inner);
-        self.write(&mut stored, |row| row.read_through = row.read_through.max(through)).await?;
+        let renew = |row: &mut LeaseRow| {
+            row.read_through = row.read_through.max(through);
+            if through.is_some() {
+                // Whatever it had stopped at, it was read to its end since.
+                row.stopped = None;
+            }
+        };
+        self.write(&mut stored, renew).await?;
         Ok(Kept::Held)
     }
 }

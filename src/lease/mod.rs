@@ -106,6 +106,34 @@ pub struct LeftOver {
     pub partitions: BTreeSet<String>,
 }
 
+/// That whoever had the lease met an error that it could not get past, and gave it up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stop {
+    /// When.
+    pub at: Timestamp,
+    /// Why, as the log says it.
+    pub error: String,
+}
+
+/// The longest reason that is kept, in characters: rows are read often.
+const LONGEST_REASON: usize = 1000;
+
+impl Stop {
+    /// Now, for this reason.
+    pub fn new(at: Timestamp, error: &dyn fmt::Display) -> Self {
+        Self { at, error: error.to_string().chars().take(LONGEST_REASON).collect() }
+    }
+}
+
+/// A proof whose chain heads were kept, and found in the archive again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Compared {
+    /// When the proof began.
+    pub began: Timestamp,
+    /// How many batches the shard had then.
+    pub batches: u64,
+}
+
 /// One shard's row. Looking at a row is not holding its lease: a `Lease` is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeaseRow {
@@ -165,6 +193,13 @@ pub struct LeaseRow {
     /// can tell.
     #[serde(default)]
     pub remade_at: Option<u64>,
+    /// What the archive was compared with before the row was made anew.
+    #[serde(default)]
+    pub compared: Option<Compared>,
+    /// What the shard stopped at, until something of it is committed again, or all that it holds is. For people: nobody
+    /// decides by it.
+    #[serde(default)]
+    pub stopped: Option<Stop>,
 }
 
 impl LeaseRow {
@@ -214,6 +249,8 @@ impl LeaseRow {
             hash_range: None,
             origin: None,
             remade_at: None,
+            compared: None,
+            stopped: None,
         }
     }
 }

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range as Numbers;
 
 use super::bounds::Bounds;
+use super::remade::Remade;
 use super::report::{Finding, Kind, RecordedGap};
 use crate::archive::chain::ManifestFault;
 use crate::archive::chain::{Misfit, follows, runs_forward};
@@ -61,6 +62,8 @@ pub(super) struct Chain {
     pub(super) parent_heads: BTreeMap<ShardId, Digest>,
     /// A child names its newest manifest.
     pub(super) vouched: bool,
+    /// Its lease row was made anew from the archive.
+    pub(super) remade: Option<Remade>,
 }
 
 impl Chain {
@@ -77,14 +80,14 @@ impl Chain {
             head: None,
             parent_heads: BTreeMap::new(),
             vouched: false,
+            remade: None,
             bounds,
             folder,
             shard,
         };
         let beyond = loaded.partition_point(|manifest| !chain.bounds.forbids(manifest.number));
-        for rogue in loaded.split_off(beyond) {
-            chain.report_rogue(&rogue);
-        }
+        let rogues = loaded.split_off(beyond);
+        chain.report_rogues(loaded.last(), &rogues);
         chain.next = loaded.last().map_or(0, |newest| newest.number + 1);
         chain.head = loaded.last().map(|newest| newest.digest);
         chain.report_missing(&loaded);
@@ -109,6 +112,11 @@ impl Chain {
         !self.findings.iter().any(|finding| doubtful.contains(&finding.kind))
     }
 
+    /// Whether its end was compared with what bears witness of it.
+    pub(super) fn is_compared(&self) -> bool {
+        self.vouched || self.bounds.known() && self.remade.as_ref().is_none_or(Remade::is_proved)
+    }
+
     /// Whether its newest manifests are not there.
     pub(super) fn is_cut(&self) -> bool {
         self.findings.iter().any(|finding| finding.kind == Kind::TruncatedTail)
@@ -121,19 +129,6 @@ impl Chain {
 
     pub(super) fn report_manifest(&mut self, kind: Kind, batch_seq: u64, detail: String) {
         self.report(kind, batch_seq, keys::manifest_key_in(&self.folder, batch_seq), detail);
-    }
-
-    fn report_rogue(&mut self, rogue: &Loaded) {
-        self.excused.insert(rogue.number);
-        let required = counted(self.bounds.required(), "batch");
-        let objects = rogue.parsed.as_ref().map_or(0, |manifest| manifest.objects.len());
-        let detail = format!(
-            "the lease row counts {required} and shows no batch {} under way: nobody put this manifest, nor the {} that \
-             it lists",
-            rogue.number,
-            counted(objects as u64, "object")
-        );
-        self.report_manifest(Kind::UnlistedObject, rogue.number, detail);
     }
 
     /// Manifests that must stand and do not, a finding for each stretch of them.
@@ -153,16 +148,12 @@ impl Chain {
             if missing.is_empty() {
                 continue;
             }
-            let which = match missing.end - missing.start {
-                1 => format!("manifest {} is missing", missing.start),
-                _ => format!("manifests {} to {} are missing", missing.start, missing.end - 1),
-            };
             let (kind, why) = if missing.start >= self.next {
                 (Kind::TruncatedTail, format!("the lease row counts {}", counted(self.bounds.required(), "batch")))
             } else {
                 (Kind::MissingManifest, format!("the chain goes on with {}", missing.end))
             };
-            self.report_manifest(kind, missing.start, format!("{which}: {why}"));
+            self.report_manifest(kind, missing.start, format!("{}: {why}", are_missing(&missing)));
             self.excused.extend(missing);
         }
     }
@@ -279,6 +270,14 @@ impl Chain {
             let detail = format!("it is {}, its lease row says {}", ends(manifest.shard_end), ends(committed.ended));
             (Kind::BrokenChain, detail)
         })
+    }
+}
+
+/// Which manifests are.
+pub(super) fn are_missing(numbers: &Numbers<u64>) -> String {
+    match numbers.end.saturating_sub(numbers.start) {
+        1 => format!("manifest {} is missing", numbers.start),
+        _ => format!("manifests {} to {} are missing", numbers.start, numbers.end - 1),
     }
 }
 

@@ -3,7 +3,8 @@
 //! | step | judged by |
 //! |---|---|
 //! | 1. lease rows, manifests' listing, whole listing, lease rows again: in this order, so that a daemon that commits meanwhile is told from damage | `bounds` |
-//! | 2. every shard's manifests: is the chain whole, does each range go on where the last ended, do the counts add up | `judge` |
+//! | 2. every shard's manifests: is the chain whole, does each range go on where the last ended, do the counts add up | `judge`, `rogue` |
+//! | … and a report that was kept: does each chain still go through where it ended then; rows that were made anew | `kept`, `remade` |
 //! | 3. the listing: does every object stand, is every object listed | `inventory` |
 //! | 4. every object: digest, rows, positions, times; with `fast` what the store tells of it | `rows`, `compare` |
 //! | 5. all rows: is none there twice | `identities` |
@@ -16,6 +17,7 @@ mod compare;
 mod identities;
 mod inventory;
 mod judge;
+mod kept;
 mod objects;
 mod parents;
 mod proof;
@@ -23,7 +25,9 @@ mod reader;
 mod reading;
 pub mod rebuild;
 pub mod recorded;
+mod remade;
 mod report;
+mod rogue;
 mod rows;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -35,10 +39,12 @@ use jiff::Timestamp;
 use self::bounds::Bounds;
 use self::inventory::{Job, take_stock};
 use self::judge::{Chain, Loaded};
+pub use self::kept::{Kept, KeptError};
 pub use self::objects::ObjectRows;
 use self::parents::judge_parents;
 use self::proof::Proof;
 pub use self::reader::{RowKey, RowReader, Rows};
+use self::remade::Remade;
 pub use self::report::{ChainHead, ChainHeads, Covered, Finding, Kind, RecordedGap, Report, digest_of, render};
 use crate::archive::identity::{self, IdentityError};
 use crate::archive::{ArchiveError, ArchiveStore, Listed, chain};
@@ -51,7 +57,7 @@ use crate::source::ShardId;
 const MANIFESTS_AT_ONCE: usize = 32;
 
 /// How far to go. Manifests are judged whole whatever this says: there is no half a chain.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Options {
     /// Read no object of a window that ends at or before this.
     pub since: Option<Timestamp>,
@@ -61,6 +67,8 @@ pub struct Options {
     pub fast: bool,
     /// When the proof begins, for the report.
     pub began: Timestamp,
+    /// What an earlier proof found, to be found again.
+    pub against: Option<Kept>,
 }
 
 impl Options {
@@ -127,13 +135,12 @@ pub async fn verify(
         after.rows.remove(folder);
     }
 
-    let mut chains = judge_chains(store, archive_id, &manifests, &before.rows, &after.rows).await?;
+    let against = options.against.as_ref();
+    let mut chains = judge_chains(store, archive_id, &manifests, (&before.rows, &after.rows), against).await?;
     let stock = take_stock(&mut chains, &manifests, &listing);
     judge_parents(&mut chains);
 
-    let remade = remade(after.rows.values());
-    let is_compared = |chain: &Chain| chain.bounds.known() || chain.vouched;
-    let tail_compared = remade.is_empty() && damaged.is_empty() && chains.values().all(is_compared);
+    let tail_compared = damaged.is_empty() && chains.values().all(Chain::is_compared);
     let chain_heads = chain_heads(&chains);
     let report = Report {
         archive_id,
@@ -152,7 +159,8 @@ pub async fn verify(
         tail_proved: tail_compared && !chains.values().any(Chain::is_cut),
         archive_digest: digest_of(&chain_heads),
         chain_heads,
-        notes: [notes(&chains, leases.is_some(), &damaged), remade].concat(),
+        against: against.map(|kept| kept.began),
+        notes: [notes(&chains, leases.is_some(), &damaged), remade::notes(&chains)].concat(),
         gaps: Vec::new(),
         findings: stock.findings,
     };
@@ -212,11 +220,15 @@ async fn judge_chains(
     store: &dyn ArchiveStore,
     archive_id: uuid::Uuid,
     manifests: &[Listed],
-    before: &HashMap<String, LeaseRow>,
-    after: &HashMap<String, LeaseRow>,
+    (before, after): (&HashMap<String, LeaseRow>, &HashMap<String, LeaseRow>),
+    against: Option<&Kept>,
 ) -> Result<BTreeMap<String, Chain>, ArchiveError> {
-    let mut shards: BTreeMap<&str, BTreeSet<u64>> =
-        before.keys().chain(after.keys()).map(|folder| (folder.as_str(), BTreeSet::new())).collect();
+    let kept: BTreeMap<String, &ShardId> = against
+        .into_iter()
+        .flat_map(|kept| kept.chain_heads().keys().map(|shard| (keys::encode_shard(shard), shard)))
+        .collect();
+    let told = before.keys().chain(after.keys()).chain(kept.keys());
+    let mut shards: BTreeMap<&str, BTreeSet<u64>> = told.map(|folder| (folder.as_str(), BTreeSet::new())).collect();
     for name in manifests.iter().filter_map(|listed| keys::manifest_batch(&listed.key)) {
         shards.entry(name.folder).or_default().insert(name.batch_seq);
     }
@@ -233,33 +245,24 @@ async fn judge_chains(
             }
         }
         let (before, after) = (before.get(folder), after.get(folder));
-        let shard = shard_of(folder, before.or(after), &loaded);
-        let chain = Chain::judge(shard, folder.to_owned(), loaded, Bounds::of(before, after));
+        let row = before.or(after).map(|row| &row.shard);
+        let shard = shard_of(folder, row.or(kept.get(folder).copied()), &loaded);
+        let remade = after.and_then(|row| Remade::of(row, &loaded, against));
+        let head = against.and_then(|kept| Some((kept.began, kept.standing(&shard, &loaded)?)));
+        let mut chain = Chain::judge(shard, folder.to_owned(), loaded, Bounds::of(before, after));
+        if let Some((began, (kept, standing))) = head {
+            chain.judge_kept(began, kept, standing);
+        }
+        chain.remade = remade;
         chains.insert(folder.to_owned(), chain);
     }
     Ok(chains)
 }
 
 /// The shard of this folder: an encoded name may have been shortened, so somebody has to tell.
-fn shard_of(folder: &str, row: Option<&LeaseRow>, loaded: &[Loaded]) -> ShardId {
+fn shard_of(folder: &str, known: Option<&ShardId>, loaded: &[Loaded]) -> ShardId {
     let told = loaded.iter().find_map(|manifest| manifest.parsed.as_ref().ok()).map(|manifest| &manifest.shard);
-    row.map(|row| &row.shard).or(told).cloned().unwrap_or_else(|| ShardId::new(folder))
-}
-
-/// Rows that were made from the archive bear no witness to what it had lost before.
-fn remade<'r>(rows: impl Iterator<Item = &'r LeaseRow>) -> Vec<String> {
-    let mut notes: Vec<String> = rows
-        .filter_map(|row| Some((row, row.remade_at?)))
-        .map(|(row, at)| {
-            format!(
-                "the lease row of {} was made anew from the archive at batch {at}: that no manifest had been taken away \
-                 by then is not proved",
-                row.shard
-            )
-        })
-        .collect();
-    notes.sort();
-    notes
+    known.or(told).cloned().unwrap_or_else(|| ShardId::new(folder))
 }
 
 /// What the chains' ends were compared with.

@@ -6,15 +6,18 @@ use std::time::Duration;
 use futures_util::stream::{self, StreamExt as _};
 use jiff::Timestamp;
 
+use super::{ChainHead, Kept};
 use crate::archive::chain::{self, ChainError, ManifestFault};
 use crate::archive::left_over::{self, left_over_keys};
 use crate::archive::manifest::{Manifest, ObjectKind};
 use crate::archive::{ArchiveError, ArchiveStore, Listed};
 use crate::dedupe::{Claim, ClaimError, Claims};
+use crate::digest::Digest;
 use crate::encode::read::{ArchivedRow, Projection, ReadError, read_rows};
 use crate::encode::{Layout, keys};
 use crate::lease::LeaseRow;
 use crate::record::{IdentityKey, identity_of};
+use crate::source::ShardId;
 
 /// How many rows claim at once.
 const CHUNK: usize = 4096;
@@ -50,6 +53,18 @@ pub enum RebuildError {
         /// Why.
         error: ReadError,
     },
+    /// The archive has no longer what an earlier proof found.
+    #[error(
+        "{key} {found} in the report of {began}: the archive was cut or written anew since; `verify --against` tells all"
+    )]
+    NotAsKept {
+        /// The manifest's key.
+        key: String,
+        /// How it differs.
+        found: &'static str,
+        /// When that proof began.
+        began: Timestamp,
+    },
     /// The claims could not be made.
     #[error(transparent)]
     Claims(#[from] ClaimError),
@@ -79,6 +94,24 @@ async fn manifests(archive: &dyn ArchiveStore, archive_id: uuid::Uuid) -> Result
         manifests.push(manifest.map_err(|fault| RebuildError::Manifest { key: key.clone(), fault })?);
     }
     Ok(manifests)
+}
+
+/// Refuses an archive in which a chain no longer goes through where it ended when `kept` was made.
+pub async fn compare(archive: &dyn ArchiveStore, kept: &Kept) -> Result<(), RebuildError> {
+    let fetch = |(shard, head): (&ShardId, &ChainHead)| {
+        let (key, head) = (keys::manifest_key(shard, head.batches.saturating_sub(1)), head.head);
+        async move { (archive.get(&key).await, key, head) }
+    };
+    let mut fetched = stream::iter(kept.chain_heads()).map(fetch).buffered(super::MANIFESTS_AT_ONCE);
+    while let Some((bytes, key, head)) = fetched.next().await {
+        let found = match bytes?.map(|bytes| Digest::of(&bytes)) {
+            Some(digest) if digest == head => continue,
+            Some(_) => "has another SHA-256 than",
+            None => "is missing, and stands",
+        };
+        return Err(RebuildError::NotAsKept { key, found, began: kept.began });
+    }
+    Ok(())
 }
 
 /// The lease row of every shard that has a manifest: nobody's, going on from the newest, and from what is left of a batch

@@ -49,6 +49,9 @@ pub struct Recorded {
     /// The chain heads themselves; none where there are more than a thousand.
     #[serde(default)]
     pub chain_heads: Option<ChainHeads>,
+    /// When the earlier proof began whose chain heads had to be found again.
+    #[serde(default)]
+    pub against: Option<Timestamp>,
     /// How much it found.
     pub findings_total: u64,
     /// The first hundred findings.
@@ -88,6 +91,7 @@ impl Recorded {
             objects_read: Some(report.objects_read),
             archive_digest: Some(report.archive_digest),
             chain_heads: is_short.then(|| report.chain_heads.clone()),
+            against: report.against,
             findings_total: report.findings.len() as u64,
             findings: report.findings.iter().take(MOST_FINDINGS).cloned().collect(),
         }
@@ -188,6 +192,7 @@ mod tests {
             objects_read: None,
             archive_digest: None,
             chain_heads: None,
+            against: None,
             findings_total: 0,
             findings: Vec::new(),
         }

@@ -179,6 +179,9 @@ pub struct Report {
     pub chain_heads: ChainHeads,
     /// One digest over all of these ([`digest_of`]).
     pub archive_digest: Digest,
+    /// When the earlier proof began whose chain heads had to be found again; none where none was given.
+    #[serde(default)]
+    pub against: Option<Timestamp>,
     /// What the reader of the report should know beside the findings.
     pub notes: Vec<String>,
     /// Gaps that workers recorded.
@@ -217,6 +220,9 @@ fn render_into(out: &mut String, report: &Report) -> fmt::Result {
     writeln!(out, "tail      {}", tail(report))?;
     let heads = counted(report.chain_heads.len() as u64, "chain head");
     writeln!(out, "digest    {} over {heads}", report.archive_digest)?;
+    if let Some(began) = report.against {
+        writeln!(out, "against   the report of {began}: what is not as it was then is named below")?;
+    }
     if report.in_flight > 0 {
         writeln!(out, "in flight {} of batches under way", counted(report.in_flight, "object"))?;
     }
@@ -292,6 +298,7 @@ mod tests {
             tail_proved: true,
             archive_digest: digest_of(&ChainHeads::new()),
             chain_heads: ChainHeads::new(),
+            against: None,
             notes: Vec::new(),
             gaps: Vec::new(),
             findings: Vec::new(),

@@ -11,7 +11,7 @@ use super::outcome::{Outcome, ShardError};
 use crate::archive::manifest::{Counts, ObjectKind};
 use crate::batch::{CutReason, Window};
 use crate::encode::FinishedObject;
-use crate::lease::{LeaseRow, WorkerId};
+use crate::lease::{LeaseRow, Stop, WorkerId};
 use crate::ops::clock::{Clock, between};
 use crate::source::{Checkpoint, ShardId};
 
@@ -128,6 +128,8 @@ pub struct SeenShard {
     pub archived_through: Option<Timestamp>,
     /// A batch is under way.
     pub pending: bool,
+    /// What it stopped at, whoever read it then.
+    pub stopped: Option<Stop>,
 }
 
 impl SeenShard {
@@ -141,6 +143,7 @@ impl SeenShard {
             ended: row.ended,
             archived_through: row.read_through,
             pending: row.pending.is_some(),
+            stopped: row.stopped.clone(),
         }
     }
 }

@@ -158,6 +158,7 @@ impl Commit<'_> {
             row.left_over = None;
             row.read_through = row.read_through.max(Some(read_through));
             row.switches = 0;
+            row.stopped = None;
             if row.ended {
                 row.children = children.to_vec();
             }

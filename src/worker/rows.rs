@@ -14,7 +14,7 @@ use crate::archive::ArchiveError;
 use crate::archive::chain::{self, ChainError, Newest};
 use crate::archive::left_over;
 use crate::encode::keys;
-use crate::lease::{LeaseError, LeaseRow, first_counter};
+use crate::lease::{Compared, LeaseError, LeaseRow, first_counter};
 use crate::ops::planted::{Bug, planted};
 use crate::source::{Checkpoint, InitialPosition, Shard, ShardId};
 
@@ -337,11 +337,22 @@ impl Rows {
         }
         // A lost row is made though its objects can't be read: a worker that starts later would take its shard for a new
         // one. Before such a row is taken, they are looked at again.
+        let compared = self.compared();
         for row in rows.iter_mut().filter(|row| lost || row.left_over.is_some()) {
             row.remade_at = Some(row.batch_seq);
+            row.compared = compared.clone().filter(|_| row.batch_seq == 0);
         }
         failures.extend(unreadable.into_iter().map(|(shard, error)| ShardFailure { shard, error: error.into() }));
         Ok(())
+    }
+
+    /// What all rows were compared with when `rebuild-state` made them, of a shard that had nothing to make a row from: had
+    /// it had a manifest in that proof, the comparison had failed. Only for as long as nobody has had one of their leases:
+    /// what is lost later was not compared.
+    fn compared(&self) -> Option<Compared> {
+        let is_as_made = |row: &LeaseRow| row.is_untouched() && row.compared.is_some();
+        let began = self.seen.values().next()?.compared.as_ref()?.began;
+        self.seen.values().all(is_as_made).then_some(Compared { began, batches: 0 })
     }
 
     /// When the archive's first start was, as far as `latest` means it. Where that can't be told any more, because the

@@ -17,7 +17,7 @@ use super::{Settings, Shutdown, Totals};
 use crate::app::Ports;
 use crate::batch::{CutReason, Window};
 use crate::digest::Digest;
-use crate::lease::{Gap, Lease, LeaseError, LeftOver, Pending};
+use crate::lease::{Gap, Lease, LeaseError, LeftOver, Pending, Stop};
 use crate::ops::blocking::long_work;
 use crate::ops::planted::{Bug, planted};
 use crate::ops::retry::retry;
@@ -92,7 +92,8 @@ impl ShardTask {
         // A stream's shard ends before it goes: as long as its end is not archived, more may come and go unread.
         let may_just_go = self.ports.source.origin().is_none();
         let caught_up = may_just_go && matches!(outcome, Ok(Outcome::Done | Outcome::Stopped { caught_up: true }));
-        match (outcome, self.release(caught_up).await) {
+        let stopped = outcome.as_ref().err().map(|error| Stop::new(self.ports.clock.now(), error));
+        match (outcome, self.release(caught_up, stopped.as_ref()).await) {
             // Whoever took the lease away has it now, and the reason is in the first error.
             (Err(error), _) => Err(error),
             (Ok(outcome), released) => released.map(|()| outcome).map_err(ShardError::from),
@@ -104,11 +105,11 @@ impl ShardTask {
         self.ports.leases.sole_worker()
     }
 
-    async fn release(&mut self, caught_up: bool) -> Result<(), LeaseError> {
+    async fn release(&mut self, caught_up: bool, stopped: Option<&Stop>) -> Result<(), LeaseError> {
         let (policy, clock, abort) = (self.settings.retry, self.ports.clock.as_ref(), &self.shutdown.abort);
         let is_sole = self.is_sole();
         let lease = tokio::sync::Mutex::new(&mut self.lease);
-        let release = || async { lease.lock().await.release(caught_up).await };
+        let release = || async { lease.lock().await.release(caught_up, stopped).await };
         match retry(policy, clock, abort, LeaseError::may_pass, release).await {
             // Another worker has it: it was given up before the answer came, or had run out.
             Err(LeaseError::Conflict { .. }) if !is_sole => Ok(()),
@@ -131,7 +132,7 @@ impl ShardTask {
         if let Some(pending) = self.lease.row().pending.clone() {
             // It was told, or the shard's end was, by a worker that did not live to see it.
             self.finish_pending(&pending).await?;
-            self.release(true).await?;
+            self.release(true, None).await?;
             return Ok(Outcome::Done);
         }
         let now = self.ports.clock.now();
@@ -141,7 +142,7 @@ impl ShardTask {
             "the source no longer has this shard, and it was not archived to its end: find out what removed it");
         batch.gap = Some(gap);
         self.commit(batch, false, CutReason::Gap).await?;
-        self.release(true).await?;
+        self.release(true, None).await?;
         Ok(Outcome::Done)
     }
 

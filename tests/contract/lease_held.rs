@@ -56,7 +56,7 @@ async fn a_lease_that_was_lost_is_not_given_up() {
         let mut lease = Lease::take(holding(Arc::clone(&store)), row("a", 5), Timestamp::UNIX_EPOCH).await.unwrap();
         let theirs = LeaseRow { owner: Some(WorkerId::new("another")), counter: 7, ..lease.row().clone() };
         store.replace(&theirs).await.unwrap();
-        assert_conflict(&lease.release(true).await, "a");
+        assert_conflict(&lease.release(true, None).await, "a");
         assert!(lease.lost().is_cancelled());
         assert_eq!(store.get(&shard("a")).await.unwrap(), Some(theirs));
     })

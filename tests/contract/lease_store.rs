@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use auditlake::lease::embedded::EmbeddedLeases;
 use auditlake::lease::memory::MemoryLeases;
-use auditlake::lease::{LeaseError, LeaseRow, LeaseStore, LeftOver, Pending, WorkerId};
+use auditlake::lease::{Compared, LeaseError, LeaseRow, LeaseStore, LeftOver, Pending, Stop, WorkerId};
 use auditlake::source::{Checkpoint, HashRange, Position, SequenceNumber, ShardId};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
@@ -74,6 +74,8 @@ pub(crate) fn full_row(name: &str) -> LeaseRow {
         hash_range: Some(HashRange { start: "0".into(), end: "340282366920938463463374607431768211455".into() }),
         origin: Some("arn:aws:kinesis:eu-west-1:1:stream/s 2026-11-01T00:00:00Z".into()),
         remade_at: Some(4),
+        compared: Some(Compared { began: "2026-11-20T09:00:00Z".parse().unwrap(), batches: 3 }),
+        stopped: Some(Stop::new("2026-11-21T10:00:00.25Z".parse().unwrap(), &"the source: \"no\"")),
         failover: Some(Duration::from_millis(10_500)),
         left_over: Some(left_over),
         shard: shard(name),

@@ -3,6 +3,7 @@
 #![allow(missing_docs)]
 
 mod chains;
+mod kept;
 mod listings;
 mod objects;
 mod untouched;

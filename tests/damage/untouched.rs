@@ -141,7 +141,7 @@ async fn since_and_until_read_the_windows_that_they_meet_and_judge_all_chains() 
         until: Some("2026-11-21T10:30:00Z".parse().unwrap()),
         ..Options::default()
     };
-    let report = archive.verify_with(true, options).await;
+    let report = archive.verify_with(true, options.clone()).await;
     assert_eq!(report.findings, [], "the altered object is of the window before");
     assert_eq!(report.manifests, 9);
     assert!(report.objects_read > 0 && report.objects_read < report.objects, "{report:?}");

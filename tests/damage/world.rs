@@ -359,18 +359,18 @@ impl Archive {
             memory.overwrite(key, body.clone());
             local.put_if_absent(key, body.clone()).await.unwrap();
         }
-        let in_memory = self.verify_in(&memory, leases, options).await;
-        let on_disk = self.verify_in(&local, leases, options).await;
+        let in_memory = self.verify_in(&memory, leases, &options).await;
+        let on_disk = self.verify_in(&local, leases, &options).await;
         assert_eq!(in_memory, on_disk);
         in_memory
     }
 
-    async fn verify_in(&self, store: &dyn ArchiveStore, leases: bool, options: Options) -> Report {
+    async fn verify_in(&self, store: &dyn ArchiveStore, leases: bool, options: &Options) -> Report {
         let snapshots = Snapshots(Mutex::new([self.rows.clone(), self.rows_after.clone()].into()));
         let leases: Option<&dyn LeaseStore> = if leases { Some(&snapshots) } else { None };
         let mut last = None;
         let report =
-            verify(store, leases, Arc::new(Lines), &options, &mut |progress| last = Some(progress)).await.unwrap();
+            verify(store, leases, Arc::new(Lines), options, &mut |progress| last = Some(progress)).await.unwrap();
         let (read, total) = last.map_or((0, 0), |progress| (progress.objects, progress.objects_total));
         let known = report.objects_read + report.by_checksum + report.by_size_only;
         assert_eq!((read, total), (known, known), "progress ends when everything is read");

@@ -94,6 +94,23 @@ fn without_a_source_it_says_which_key_to_set() {
 }
 
 #[test]
+fn without_an_archive_where_none_was_configured_it_asks_for_the_configuration() {
+    let workspace = Workspace::new();
+    let complain =
+        |command: &str| complaint(finish(Workspace::bare_command(&[command]).current_dir(workspace.path(""))), 2);
+    for command in ["verify", "rebuild-state"] {
+        let said =
+            "auditlake: archive.local.path: archive: No such file or directory (os error 2); is --config missing?";
+        assert_eq!(complain(command), said);
+    }
+    fs::create_dir(workspace.archive()).unwrap();
+    for command in ["verify", "rebuild-state"] {
+        let said = complain(command);
+        assert!(said.ends_with("there is no archive here: _auditlake.json is missing; is --config missing?"), "{said}");
+    }
+}
+
+#[test]
 fn a_state_that_is_no_directory_or_may_not_be_read_is_named_with_its_key() {
     let mut workspace = with_record();
     elsewhere(&mut workspace);
@@ -101,7 +118,7 @@ fn a_state_that_is_no_directory_or_may_not_be_read_is_named_with_its_key() {
     let file = workspace.path("file");
     workspace.set_path("state.embedded.path", &file);
     // Told apart from one that is missing: by that `verify` would not prove the chain's end, and `status` say that nobody reads.
-    let said = complaint(workspace.run(&["status"]), 1);
+    let said = workspace.run(&["status"]).expect(1).stderr;
     let begins = format!("auditlake: state.embedded.path: the state directory is unavailable: {}", file.display());
     assert!(said.starts_with(&begins), "{said}");
 
@@ -109,7 +126,9 @@ fn a_state_that_is_no_directory_or_may_not_be_read_is_named_with_its_key() {
     as_nobody(&workspace, &["catch-up"]).expect(0);
     forbid(&workspace.path("out/state"));
     for command in ["catch-up", "status", "verify"] {
-        let said = complaint(as_nobody(&workspace, &[command]), 1);
+        let done = as_nobody(&workspace, &[command]).expect(1);
+        let said = done.stderr.trim_end();
+        assert_eq!(done.stdout.is_empty(), command != "status", "it shows what it could read");
         assert!(said.starts_with("auditlake: state.embedded.path: the state directory is unavailable: "), "{said}");
         assert!(said.ends_with("; let the user that runs auditlake read and write there"), "{said}");
     }

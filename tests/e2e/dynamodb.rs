@@ -297,6 +297,19 @@ fn rebuild_state_makes_leases_and_claims_from_the_archive_alone() {
 }
 
 #[test]
+fn tables_that_were_lost_bear_witness_again_once_they_were_compared_with_a_report_that_was_kept() {
+    let (world, _) = InTables::archived();
+    let kept = world.workspace.path("kept.json");
+    fs::write(&kept, world.run(&["verify", "--json"]).expect(0).stdout).unwrap();
+    ["leases", "claims"].map(|table| world.drop_table(table));
+    world.catch_up();
+    assert_eq!(world.verify()["tail_proved"], json!(false));
+    world.run(&["rebuild-state", "--against", kept.to_str().unwrap()]).expect(0);
+    world.catch_up();
+    assert_eq!(world.verify()["tail_proved"], json!(true), "the rows say what they were compared with");
+}
+
+#[test]
 fn tables_that_are_not_ours_to_make_are_asked_for_by_command() {
     let mut world = InTables::new();
     world.workspace.set("state.dynamodb.create_tables", "false");

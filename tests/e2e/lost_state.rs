@@ -1,10 +1,11 @@
 //! The archive is the authority: what was lost beside it costs nothing.
 
 use std::fs;
+use std::path::PathBuf;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::support::{Corpus, Plan, Record, Workspace, files_below};
+use crate::support::{Corpus, Plan, Record, Workspace, files_below, get, read_json, served_at, wait_until};
 
 fn archived_once() -> (Workspace, Corpus) {
     let mut workspace = Workspace::new();
@@ -220,6 +221,9 @@ fn a_state_from_a_backup_changes_nothing_until_it_is_made_anew() {
 
     assert!(error.contains("older than the archive") && error.contains("rebuild-state"), "{error}");
     assert_eq!(files_below(&workspace.archive()), before);
+    let found = workspace.run(&["verify", "--json"]).expect(1).json();
+    let detail = found["findings"][0]["detail"].as_str().unwrap();
+    assert!(detail.ends_with("it fits manifest 0: it names it, and goes on where that ends"), "{found:#}");
     workspace.run(&["rebuild-state"]).expect(0);
     assert_eq!(workspace.catch_up()["archived"], 1);
     assert_eq!(workspace.archived_rows(), 3);
@@ -241,6 +245,8 @@ fn a_manifest_that_somebody_put_is_named_and_without_it_the_shard_goes_on() {
     assert!(said.contains("or somebody put it there (verify names it;"), "{said}");
     let found = workspace.run(&["verify", "--json"]).expect(1).json();
     assert_eq!((&found["findings"][0]["kind"], &found["findings"][0]["key"]), (&json!("unlisted_object"), &json!(key)));
+    let detail = found["findings"][0]["detail"].as_str().unwrap();
+    assert!(detail.contains("it does not fit the chain: it cannot be read as a manifest"), "{detail}");
     assert!(
         workspace.run(&["rebuild-state"]).expect(1).stderr.contains(&format!("{key} cannot be read as a manifest"))
     );
@@ -248,4 +254,101 @@ fn a_manifest_that_somebody_put_is_named_and_without_it_the_shard_goes_on() {
     fs::remove_file(workspace.archive().join(key)).unwrap();
     assert_eq!(workspace.catch_up()["archived"], 1);
     workspace.verify();
+}
+
+/// The report of a whole proof, kept outside; the workspace's state is lost since.
+fn kept_and_lost() -> (Workspace, PathBuf) {
+    let (workspace, _) = archived_once();
+    // Nothing of it is archived, so that its row is made by a worker.
+    workspace.feed("empty.ndjson", "");
+    let kept = workspace.path("kept.json");
+    fs::write(&kept, workspace.run(&["verify", "--json"]).expect(0).stdout).unwrap();
+    fs::remove_dir_all(workspace.state()).unwrap();
+    (workspace, kept)
+}
+
+#[test]
+fn after_a_lost_state_proofs_are_whole_again_once_it_was_compared_with_a_report_that_was_kept() {
+    let (mut workspace, kept) = kept_and_lost();
+    let against = ["--against", kept.to_str().unwrap()];
+    workspace.catch_up();
+    let report = workspace.verify();
+    assert_eq!((&report["tail_proved"], &report["against"]), (&json!(false), &Value::Null));
+    // A single run that is compared is whole.
+    let report = workspace.run(&[&["verify", "--json"][..], &against].concat()).expect(0).json();
+    assert_eq!((&report["tail_proved"], &report["against"]), (&json!(true), &read_json(&kept)["began"]), "{report:#}");
+    assert_eq!(workspace.verify()["tail_proved"], false, "nothing was written down");
+
+    let text = workspace.run(&[&["rebuild-state"][..], &against].concat()).expect(0).stdout;
+    assert!(text.contains("; the archive has all that the report of 20"), "{text}");
+    workspace.append("part-0.ndjson", Record::new(1 << 53).line(0) + "\n");
+    workspace.catch_up();
+    let text = workspace.run(&["verify", "--record"]).expect(0).stdout;
+    assert!(text.contains("tail      proved against the lease rows\n"), "{text}");
+    assert!(text.contains("note      3 lease rows made anew from the archive: all that the report of 20"), "{text}");
+
+    // What ends the alert AuditlakeVerifyOverdue.
+    workspace.set("metrics.listen", "\"127.0.0.1:0\"");
+    let daemon = workspace.start(&["run"]);
+    let address = served_at(&daemon);
+    let whole = "\nauditlake_verify_last_whole_timestamp_seconds ";
+    wait_until("a whole proof is known", || get(&address, "/metrics").body.contains(whole));
+    assert!(get(&address, "/").body.contains("<b class=\"good\">intact</b>"));
+    daemon.signal("TERM");
+    daemon.wait().expect(0);
+
+    // Rows that are lost again were not compared.
+    fs::remove_file(workspace.state().join("leases/part-1.ndjson.json")).unwrap();
+    fs::remove_file(workspace.state().join("leases/empty.ndjson.json")).unwrap();
+    workspace.catch_up();
+    let report = workspace.verify();
+    assert_eq!(report["tail_proved"], false, "{report:#}");
+    assert_eq!(report["notes"].as_array().unwrap().len(), 3, "{report:#}");
+}
+
+#[test]
+fn an_archive_that_was_cut_since_the_report_was_kept_is_no_state_to_be_made_from() {
+    let (workspace, kept) = kept_and_lost();
+    let newest = workspace.objects("_manifests").pop().unwrap();
+    fs::remove_file(workspace.archive().join(&newest)).unwrap();
+    let arguments = ["rebuild-state", "--against", kept.to_str().unwrap()];
+    let error = workspace.run(&arguments).expect(1).stderr;
+    assert!(error.contains(&format!("{newest} is missing, and stands in the report of 20")), "{error}");
+    assert!(!workspace.state().join("leases").exists(), "nothing was made");
+
+    // Without it, nothing tells.
+    workspace.run(&["rebuild-state"]).expect(0);
+    workspace.run(&["verify"]).expect(0);
+    let report = workspace.run(&["verify", "--json", "--against", kept.to_str().unwrap()]).expect(1).json();
+    let findings = report["findings"].as_array().unwrap();
+    assert_eq!(
+        (findings.len(), &findings[0]["kind"], &findings[0]["key"]),
+        (1, &json!("truncated_tail"), &json!(newest))
+    );
+}
+
+#[test]
+fn what_bears_no_witness_is_refused_as_an_argument() {
+    let (workspace, kept) = kept_and_lost();
+    let other = workspace.path("other.json");
+    for (change, words) in [
+        ("tail_proved", "it bears no witness"),
+        ("archive_digest", "it was changed since"),
+        ("archive_id", "is a report of the archive 00000000-"),
+        ("began", "is not what `verify --json` prints"),
+    ] {
+        let mut report = read_json(&kept);
+        report[change] = match change {
+            "tail_proved" => json!(false),
+            "archive_id" => json!("00000000-0000-0000-0000-000000000000"),
+            _ => Value::Null,
+        };
+        fs::write(&other, report.to_string()).unwrap();
+        for command in ["verify", "rebuild-state"] {
+            let error = workspace.run(&[command, "--against", other.to_str().unwrap()]).expect(2).stderr;
+            assert!(error.contains(&format!("--against {}: ", other.display())) && error.contains(words), "{error}");
+        }
+    }
+    let error = workspace.run(&["verify", "--against", "nowhere.json"]).expect(2).stderr;
+    assert!(error.contains("--against nowhere.json: No such file"), "{error}");
 }

@@ -10,6 +10,7 @@
 //! | `fleet_reads` | what is read of a stream, and what is refused |
 //! | `fleet_pubsub` | a subscription, by way of spools |
 //! | `full_disk`, `daemon`, `memory` | a disk that runs full, a process that is to stop, what it takes |
+//! | `status` | what is shown where something does not answer or is not there |
 //! | `check` | what is tried before anything depends on it |
 //! | `admin`, `page` | what a running worker answers over HTTP, and how it looks in a browser |
 //! | `s3`, `dynamodb` | the archive in a bucket, the state in tables |
@@ -45,6 +46,7 @@ mod main_job;
 mod memory;
 mod page;
 mod s3;
+mod status;
 
 #[cfg(feature = "failpoints")]
 mod failpoints;

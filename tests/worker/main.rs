@@ -417,6 +417,31 @@ async fn the_daemon_finds_new_shards_and_starts_a_stopped_one_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_lease_row_says_at_what_a_shard_stopped_until_it_is_past_it() {
+    let world = World::new().await;
+    world.put("a", &record(1));
+    world.catch_up().await;
+    let key = "events/dt=2026-11-21/20261121T093000Z-a-00000001.ndjson";
+    world.archive.put_if_absent(key, "{}\n".into()).await.unwrap();
+    world.put("a", &record(2));
+    world
+        .run_while(async {
+            world.sleep(Duration::from_mins(31)).await;
+            let row = world.row("a").await;
+            let stop = row.stopped.unwrap();
+            assert!(stop.error.contains(key) && stop.at < world.now() && row.owner.is_none(), "{stop:?}");
+            world.sleep(Duration::from_mins(5)).await;
+            let again = world.row("a").await.stopped.unwrap();
+            assert!(again.at > stop.at && again.error == stop.error, "{again:?}");
+            world.archive.remove(key);
+            world.sleep(Duration::from_mins(10)).await;
+            assert_eq!(world.row("a").await.stopped, None);
+        })
+        .await;
+    assert_each_once(&world, 2).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_bad_record_costs_none_of_its_neighbours() {
     let world = World::new().await;
     for id in 0..1000 {

@@ -5,11 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use uuid::Uuid;
 
 use super::require_region;
-use super::state::State;
+use super::state::{State, bound_archive};
 use crate::archive::identity::{self, ArchiveIdentity, IdentityError};
 use crate::archive::s3::{Encryption, LockMode, Probe, Retention, S3Options};
 use crate::archive::{ArchiveError, ArchiveStore, LocalArchive, S3Archive};
@@ -65,6 +65,15 @@ impl OpenArchive {
             Err(ArchiveError::Refused { .. }) | Ok(()) => Ok(()),
             Err(error) => Err(self.place.failure(error)),
         }
+    }
+
+    /// That there is no archive in its place, though `state` is that of one.
+    fn gone(&self, bound: Uuid, state: &impl fmt::Display) -> Failure {
+        let help = if self.bucket.is_some() { "is it another bucket or prefix?" } else { "is its disk mounted?" };
+        Failure::configuration(anyhow!(
+            "{}: the archive {bound}, whose state is in {state}, is not there; {help}",
+            self.place
+        ))
     }
 
     /// Tries out what can be tried of a bucket.
@@ -162,14 +171,7 @@ async fn check_presence(
     state: &State,
 ) -> Result<(Option<Uuid>, Option<ArchiveIdentity>), Failure> {
     match (state.bound().await?, identity::read(archive.store.as_ref()).await) {
-        (Some(bound), Err(IdentityError::Absent)) => {
-            let help =
-                if archive.bucket.is_some() { "is it another bucket or prefix?" } else { "is its disk mounted?" };
-            Err(Failure::configuration(anyhow!(
-                "{}: the archive {bound}, whose state is in {state}, is not there; {help}",
-                archive.place
-            )))
-        }
+        (Some(bound), Err(IdentityError::Absent)) => Err(archive.gone(bound, state)),
         // What is wrong with it is said by whoever needs it.
         (bound, found) => Ok((bound, found.ok())),
     }
@@ -198,6 +200,12 @@ fn identity_failure(error: IdentityError, place: &Place) -> Failure {
     if is_configuration { Failure::Configuration(error) } else { Failure::Failed(error) }
 }
 
+/// What may be wrong where nobody has said which archive is meant, so that it is the default one.
+fn hint(config: &Config) -> &'static str {
+    let is_default = config.archive == Config::default().archive;
+    if is_default { "; is --config missing?" } else { "" }
+}
+
 /// The archive, for reading only: it must be there.
 pub(in crate::cli) async fn read_archive(
     config: &Config,
@@ -206,19 +214,32 @@ pub(in crate::cli) async fn read_archive(
     if config.archive.kind == ArchiveChoice::Local {
         // Opening for writing would make the directory.
         let path = &config.archive.local.path;
-        std::fs::metadata(path).with_context(|| Place::local(path).to_string()).map_err(Failure::configuration)?;
+        let missing = |error| anyhow!("{}: {error}{}", Place::local(path), hint(config));
+        std::fs::metadata(path).map_err(missing).map_err(Failure::configuration)?;
     }
     let archive = open_archive(config, clock).await?;
-    let read = identity::read(archive.store.as_ref()).await.map_err(|error| identity_failure(error, &archive.place))?;
+    let read = identity::read(archive.store.as_ref()).await.map_err(|error| match error {
+        IdentityError::Absent => {
+            Failure::configuration(anyhow!("{}: {}{}", archive.place, IdentityError::Absent, hint(config)))
+        }
+        error => identity_failure(error, &archive.place),
+    })?;
     Ok((archive.store, read.archive_id))
 }
 
-/// Which archive there is, if there is one; that it can't be asked is no reason to say that there is none.
+/// Which archive there is, if there is one. That it can't be asked is no reason to say that there is none, nor is that its
+/// identity is gone where something of it is left.
 pub(in crate::cli) async fn find_archive(config: &Config, clock: Arc<dyn Clock>) -> Result<Option<Uuid>, Failure> {
     let archive = open_archive(config, clock).await?;
-    match identity::read(archive.store.as_ref()).await {
-        Ok(identity) => Ok(Some(identity.archive_id)),
-        Err(IdentityError::Absent) => Ok(None),
-        Err(error) => Err(identity_failure(error, &archive.place)),
+    let found =
+        identity::look(archive.store.as_ref()).await.map_err(|error| identity_failure(error, &archive.place))?;
+    Ok(found.map(|identity| identity.archive_id))
+}
+
+/// Refuses a place without an archive where there is the state of one.
+pub(in crate::cli) async fn refuse_lost_archive(config: &Config, clock: Arc<dyn Clock>) -> Result<(), Failure> {
+    match bound_archive(config).await? {
+        Some((bound, state)) => Err(open_archive(config, clock).await?.gone(bound, &state)),
+        None => Ok(()),
     }
 }

@@ -8,10 +8,11 @@ use anyhow::anyhow;
 use aws_sdk_dynamodb::Client;
 use uuid::Uuid;
 
+use super::answers::service;
 use super::require_region;
 use crate::archive::ArchiveStore;
 use crate::aws::dynamodb::{CLAIM_PATIENCE, LEASE_PATIENCE, TableError, TableOptions, client, exists, prepare};
-use crate::aws::{Patience, check_credentials, dynamodb_client, endpoint, sdk_config};
+use crate::aws::{Patience, check_credentials, dynamodb_client, sdk_config};
 use crate::cli::Failure;
 use crate::config::{Config, DynamodbConfig};
 use crate::dedupe::dynamodb::{ClaimsTable, DynamoClaims, Marker, table as claims_table};
@@ -197,15 +198,24 @@ pub(super) async fn look(config: &Config, archive_id: Option<Uuid>) -> Result<Op
     if !is_there(settings, &client, &names.leases).await? {
         return Ok(None);
     }
-    let bound = if is_there(settings, &client, &names.claims).await? {
-        ClaimsTable::new(client.clone(), &names.claims).marker().await?.map(|marker| marker.archive)
-    } else {
-        None
-    };
+    let bound = bound_to(settings, &client, &names).await?;
     match (bound, archive_id) {
         (Some(bound), Some(asked)) if bound != asked => Err(other_archive(&names, bound, asked)),
         _ => Ok(archive_id.or(bound).map(|id| DynamoLeases::to_look_at(client, names.leases, id))),
     }
+}
+
+/// The archive that the tables belong to, if they are there and do to any.
+pub(super) async fn bound(config: &Config) -> Result<Option<Uuid>, Failure> {
+    let settings = &config.state.dynamodb;
+    bound_to(settings, &found_client(settings, LEASE_PATIENCE).await?, &Names::of(settings)).await
+}
+
+async fn bound_to(settings: &DynamodbConfig, client: &Client, names: &Names) -> Result<Option<Uuid>, Failure> {
+    if !is_there(settings, client, &names.claims).await? {
+        return Ok(None);
+    }
+    Ok(ClaimsTable::new(client.clone(), &names.claims).marker().await?.map(|marker| marker.archive))
 }
 
 fn other_archive(names: &Names, bound: Uuid, asked: Uuid) -> Failure {
@@ -231,10 +241,8 @@ async fn table_failure(settings: &DynamodbConfig, error: TableError) -> Failure 
         }
         // Whoever gives no answer does not say who was asked.
         TableError::Unavailable(_) => {
-            let sdk = sdk_config(settings.access(), CLAIM_PATIENCE).await;
-            let region = || sdk.region().map(ToString::to_string).unwrap_or_default();
-            let asked = endpoint(&sdk, "DynamoDB").unwrap_or_else(region);
-            Failure::Failed(anyhow!(error).context(format!("state.dynamodb ({asked})")))
+            let asked = service("state.dynamodb", settings.access(), "DynamoDB").await;
+            Failure::Failed(anyhow!(error).context(asked))
         }
         TableError::Refused(_) => Failure::Failed(error.into()),
     }

@@ -1,5 +1,6 @@
 //! From the configuration to open ports: the wiring.
 
+mod answers;
 mod archive;
 mod dynamodb;
 mod pubsub;
@@ -29,8 +30,10 @@ use crate::worker::Settings;
 
 use source::READ_AHEAD;
 
+pub(super) use answers::{Part, in_time, whereabouts};
 pub(super) use archive::{
     OpenArchive, archive_identity, bucket_endpoint, check_pair, find_archive, open_archive, read_archive,
+    refuse_lost_archive,
 };
 pub(super) use dynamodb::{Names, found_client};
 pub(super) use pubsub::open_subscription;

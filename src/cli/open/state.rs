@@ -7,7 +7,7 @@ use anyhow::anyhow;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::dynamodb::{self, DynamoState};
+use super::dynamodb::{self, DynamoState, Names};
 use crate::archive::ArchiveStore;
 use crate::cli::Failure;
 use crate::config::{Config, StateChoice};
@@ -204,6 +204,20 @@ pub(in crate::cli) async fn look_at_leases(
         Err(StateError::Missing { .. }) => Ok(None),
         Err(error) => Err(state_failure(error)),
     }
+}
+
+/// The archive that the state belongs to, and where that state is; none where there is no state, or it is nobody's yet.
+pub(in crate::cli) async fn bound_archive(config: &Config) -> Result<Option<(Uuid, String)>, Failure> {
+    let path = &config.state.embedded.path;
+    let (bound, place) = match config.state.kind {
+        StateChoice::Dynamodb => (dynamodb::bound(config).await?, Names::of(&config.state.dynamodb).to_string()),
+        StateChoice::Embedded => match StateDir::look(path) {
+            Ok(view) => (view.archive().map_err(state_failure)?, format!("the directory `{}`", path.display())),
+            Err(StateError::Missing { .. }) => return Ok(None),
+            Err(error) => return Err(state_failure(error)),
+        },
+    };
+    Ok(bound.map(|bound| (bound, place)))
 }
 
 /// Whether a process works with the state directory; `None` where it can't be told, as of a table, which has any number of

@@ -15,7 +15,7 @@
 //! | `auditlake_shard` S | ours | the shard's name |
 //! | `auditlake_checkpoint` S | ours | the checkpoint with its digest, as JSON |
 //! | `auditlake_parents` L, `auditlake_children` L | ours | the same shards as in the sets, in order |
-//! | `auditlake_batch_seq` N, `auditlake_chain_head` S, `auditlake_caught_up` BOOL, `auditlake_read_through` S, `auditlake_wanted_by` S, `auditlake_taken_at` S, `auditlake_failover` N (milliseconds), `auditlake_origin` S, `auditlake_remade_at` N, `auditlake_left_over` S (JSON) | ours | the row's fields of these names |
+//! | `auditlake_batch_seq` N, `auditlake_chain_head` S, `auditlake_caught_up` BOOL, `auditlake_read_through` S, `auditlake_wanted_by` S, `auditlake_taken_at` S, `auditlake_failover` N (milliseconds), `auditlake_origin` S, `auditlake_remade_at` N, `auditlake_compared` S (JSON), `auditlake_stopped` S (JSON), `auditlake_left_over` S (JSON) | ours | the row's fields of these names |
 //!
 //! What stands twice, for those who know the Kinesis Client Library and exactly, must agree: a checkpoint that somebody
 //! edited in one place is found out.
@@ -98,6 +98,8 @@ pub(super) fn to_item(row: &LeaseRow, archive: Uuid) -> Item {
     put("auditlake_taken_at", row.taken_at.as_ref().map(text));
     put("auditlake_origin", row.origin.as_ref().map(text));
     put("auditlake_remade_at", row.remade_at.map(number));
+    put("auditlake_compared", row.compared.as_ref().map(json));
+    put("auditlake_stopped", row.stopped.as_ref().map(json));
     put("auditlake_left_over", row.left_over.as_ref().map(json));
     item
 }
@@ -192,6 +194,8 @@ impl<'a> Fields<'a> {
             hash_range,
             origin: self.text("auditlake_origin")?.map(SmolStr::new),
             remade_at: self.number("auditlake_remade_at")?,
+            compared: self.json("auditlake_compared")?,
+            stopped: self.json("auditlake_stopped")?,
             left_over: self.json("auditlake_left_over")?,
         })
     }

@@ -236,7 +236,8 @@ impl PageMoment {
     }
 
     fn state(&self, seen: &SeenShard, held: Option<&HeldShard>) -> Markup {
-        let is_stopped = self.shown.stopped.contains_key(&seen.shard);
+        let stop = seen.stopped.as_ref().filter(|_| seen.owner.is_none());
+        let is_stopped = stop.is_some() || self.shown.stopped.contains_key(&seen.shard);
         let (class, word) = match held {
             _ if seen.ended => ("dim", "ended"),
             Some(held) if held.failing.is_some() => ("bad", "can't commit"),
@@ -248,7 +249,8 @@ impl PageMoment {
             None if seen.pending => ("warn", "batch under way"),
             None => ("dim", "waiting"),
         };
-        html! { td class=(class) data-is="state" { (word) } }
+        let why = stop.filter(|_| word == "stopped").map(|stop| format!("at {}: {}", stop.at, stop.error));
+        html! { td class=(class) data-is="state" title=[why] { (word) } }
     }
 
     fn batches(&self) -> Markup {

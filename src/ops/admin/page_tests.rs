@@ -3,6 +3,7 @@ use std::collections::VecDeque;
 use super::*;
 use crate::archive::manifest::Counts;
 use crate::batch::CutReason;
+use crate::lease::Stop;
 use crate::source::{Checkpoint, ShardId};
 use crate::verify::Kind;
 use crate::worker::board::Look;
@@ -119,6 +120,7 @@ fn only_a_whole_proof_with_its_tail_is_green() {
         objects_read: Some(0),
         archive_digest: None,
         chain_heads: None,
+        against: None,
         findings_total: 0,
         findings: Vec::new(),
     };
@@ -161,7 +163,22 @@ fn seen(shard: &str, owner: &str) -> SeenShard {
         ended: false,
         archived_through: None,
         pending: false,
+        stopped: None,
     }
+}
+
+#[test]
+fn a_shard_that_stopped_elsewhere_says_why_until_somebody_takes_it() {
+    let stopped = Some(Stop::new(NOW - Duration::from_mins(2), &"the file was <replaced>"));
+    let page = |owner: Option<&str>| {
+        let shard = SeenShard { owner: owner.map(Into::into), stopped: stopped.clone(), ..seen("a", "x") };
+        let shown = Shown { look: Some(Look { shards: vec![shard], unowned: 0 }), ..moment().shown };
+        rendered(&PageMoment { shown, ..moment() })
+    };
+    let waiting = page(None);
+    assert!(waiting.contains(">stopped</td>") && waiting.contains(": the file was &lt;replaced&gt;\""), "{waiting}");
+    let taken = page(Some("another"));
+    assert!(taken.contains(">read elsewhere</td>") && !taken.contains("replaced"), "{taken}");
 }
 
 #[test]
