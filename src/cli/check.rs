@@ -11,7 +11,8 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::open::{
-    Names, OpenArchive, OpenSource, State, check_pair, open_archive, open_subscription, pages, require_files,
+    Names, OpenArchive, OpenSource, State, check_pair, open_archive, open_subscription, pages, refuse_another_source,
+    require_files,
 };
 use super::{Failure, Reporting, block_on};
 use crate::archive::s3::Probe;
@@ -243,7 +244,7 @@ async fn check_state(config: &Config, origin: Option<&str>, checklist: &mut Chec
         let archive_id = state.bound().await.map_err(words)?.unwrap_or_default();
         let listing = state.leases(archive_id).map_err(words)?.look().await.map_err(|error| error.to_string())?;
         let rows = listing.whole().map_err(|error| error.to_string())?;
-        rows.iter().try_for_each(|row| row.check_origin(origin)).map_err(|error| error.to_string())
+        refuse_another_source(&state, &rows, origin).map_err(words)
     };
     checklist.attempt(PART, listing, list, found).await;
     let tried = async { try_lease(state.leases(Uuid::nil()).map_err(words)?.as_ref()).await };

@@ -90,7 +90,7 @@ impl ShardTask {
             return Ok(Outcome::Lost);
         }
         // A stream's shard ends before it goes: as long as its end is not archived, more may come and go unread.
-        let may_just_go = self.ports.source.origin().is_none();
+        let may_just_go = self.ports.source.shards_just_go();
         let caught_up = may_just_go && matches!(outcome, Ok(Outcome::Done | Outcome::Stopped { caught_up: true }));
         match (outcome, self.release(caught_up).await) {
             // Whoever took the lease away has it now, and the reason is in the first error.

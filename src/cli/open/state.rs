@@ -75,6 +75,14 @@ impl State {
         })
     }
 
+    /// Where the lease rows are, in words.
+    pub(super) fn leases_place(&self) -> String {
+        match self {
+            Self::Embedded(state) => format!("the directory `{}`", state.leases().display()),
+            Self::Dynamodb(state) => format!("the table {}", state.names().leases),
+        }
+    }
+
     /// Claims that count for nothing, to try out whether a table keeps its conditions.
     pub(in crate::cli) fn trial_claims(&self) -> Option<DynamoClaims> {
         match self {
