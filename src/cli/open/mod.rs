@@ -35,7 +35,7 @@ pub(super) use archive::{
 pub(super) use dynamodb::{Names, found_client};
 pub(super) use pubsub::open_subscription;
 pub(super) use source::{Lag, OpenSource, open_source, pages, require_files};
-pub(super) use state::{State, claim_options, look_at_leases, remake_claims, state_is_in_use};
+pub(super) use state::{State, Tried, claim_options, look_at_leases, remake_claims, state_is_in_use};
 
 /// For how long the first look at the lease rows is tried again. A table that is throttled may take some of it.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -80,7 +80,7 @@ pub(super) async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Opene
     // Before anything is received: what is acknowledged is nowhere else.
     let (policy, never) = (RetryPolicy { give_up_after: Some(PATIENCE) }, CancellationToken::new());
     let listing = retry(policy, clock.as_ref(), &never, LeaseError::may_pass, || leases.look()).await?;
-    refuse_another_source(&state, &listing.rows, source.port().origin())?;
+    refuse_another_source(&state.leases_place(), &listing.rows, source.port().origin())?;
     let claims = state.claims(config, archive.as_ref(), archive_id, clock.now()).await?;
     let receiver = source.receiver(subscription, &leases);
     let ports = Ports { source: source.port(), claims, archive, leases, clock };
@@ -88,9 +88,9 @@ pub(super) async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Opene
     Ok(Opened { ports, receiver, archive: identity, reads, location, pages, _state: state })
 }
 
-/// Refuses to read what `origin` names by the rows of `state` where any of them is another source's.
-pub(super) fn refuse_another_source(state: &State, rows: &[LeaseRow], origin: Option<&str>) -> Result<(), Failure> {
-    OtherRows::check(rows, origin).map_err(|error| anyhow!(error).context(state.leases_place()).into())
+/// Refuses to read what `origin` names by the rows at `place` where any of them is another source's.
+pub(super) fn refuse_another_source(place: &str, rows: &[LeaseRow], origin: Option<&str>) -> Result<(), Failure> {
+    OtherRows::check(rows, origin).map_err(|error| anyhow!(error).context(place.to_owned()).into())
 }
 
 /// The settings of a worker under this configuration.
