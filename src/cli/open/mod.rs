@@ -32,7 +32,7 @@ use source::READ_AHEAD;
 pub(super) use archive::{
     OpenArchive, archive_identity, bucket_endpoint, check_pair, find_archive, open_archive, read_archive,
 };
-pub(super) use dynamodb::{Names, found_client};
+pub(super) use dynamodb::{Names, found_client, is_there};
 pub(super) use pubsub::open_subscription;
 pub(super) use source::{Lag, OpenSource, open_source, pages, require_files};
 pub(super) use state::{State, Tried, claim_options, look_at_leases, remake_claims, state_is_in_use};
