@@ -94,7 +94,7 @@ pub struct Manifest {
     /// children, also when its lease row is gone.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub parent_heads: BTreeMap<ShardId, Digest>,
-    /// What the shard's positions belong to, where its source says so (a stream's ARN and when it was made).
+    /// What the shard's positions belong to, where its source says so (of a stream, its ARN and when it was made).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<SmolStr>,
     /// The batch's number in its shard, from 0.

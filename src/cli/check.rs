@@ -11,8 +11,8 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::open::{
-    Names, OpenArchive, OpenSource, Part, State, check_pair, open_archive, open_subscription, pages, require_files,
-    whereabouts,
+    Names, OpenArchive, OpenSource, Part, Tried, check_pair, open_archive, open_subscription, pages,
+    refuse_another_source, require_files, whereabouts,
 };
 use super::{Failure, Reporting, block_on};
 use crate::archive::s3::Probe;
@@ -38,7 +38,7 @@ struct Step {
     what: &'static str,
     /// The actions that it needs, as IAM names them; none of what lies on a disk.
     actions: Vec<&'static str>,
-    /// Whether it works; null where it could not be tried because of what failed before it.
+    /// Whether it works; null where it could not be tried: something before it failed, or a worker has the state directory.
     ok: Option<bool>,
     /// What is wrong, and what to do about it.
     error: Option<String>,
@@ -81,7 +81,7 @@ async fn check(config: &Config) -> Report {
     let (place, state) = check_state(config, origin.as_deref(), &mut checklist).await;
     let archive = check_archive(config, state.as_ref(), &mut checklist).await;
     let resources = Resources { source, state: place, archive };
-    let ok = checklist.steps.iter().all(|step| step.ok == Some(true));
+    let ok = checklist.steps.iter().all(|step| step.ok != Some(false));
     Report { ok, resources, steps: checklist.steps }
 }
 
@@ -220,7 +220,7 @@ async fn read_one(source: &dyn Source, shards: &[Shard]) -> Result<(), String> {
 }
 
 /// Tries leases and claims. What they are kept in, and that, open. `origin` is what is read now.
-async fn check_state(config: &Config, origin: Option<&str>, checklist: &mut Checklist<'_>) -> (String, Option<State>) {
+async fn check_state(config: &Config, origin: Option<&str>, checklist: &mut Checklist<'_>) -> (String, Option<Tried>) {
     const PART: Part = Part::State;
     let clock = checklist.clock.clone();
     let is_dynamodb = config.state.kind == StateChoice::Dynamodb;
@@ -236,35 +236,45 @@ async fn check_state(config: &Config, origin: Option<&str>, checklist: &mut Chec
     } else {
         format!("embedded {}", config.state.embedded.path.display())
     };
-    let opening = Box::pin(async { State::open(config, clock).await.map_err(words) });
-    let Some(state) = checklist.attempt(PART, "open it", &open, opening).await else {
+    let opening = Box::pin(async { Tried::open(config, clock).await.map_err(words) });
+    let Some(tried) = checklist.attempt(PART, "open it", &open, opening).await else {
         let steps: [(_, &[_]); 3] = [(listing, list), (leasing, lease), (claiming, claim)];
         checklist.skip(PART, if is_dynamodb { &steps } else { &steps[..2] });
         return (place, None);
     };
-    let made = state.made_tables();
-    if !made.is_empty() {
-        checklist.remark(format!(
+    let opening_said = match &tried {
+        Tried::Open(state) if state.made_tables().is_empty() => None,
+        Tried::Open(state) => Some(format!(
             "not there before, and made just now: {}; where workers run already, theirs have another \
              state.dynamodb.table_prefix",
-            made.join(", ")
-        ));
+            state.made_tables().join(", ")
+        )),
+        Tried::InUse { by, .. } => {
+            Some(format!("{by}, and was looked at only; until that ends, no other worker can begin with it"))
+        }
+    };
+    if let Some(said) = opening_said {
+        checklist.remark(said);
     }
     let found = async {
-        let archive_id = state.bound().await.map_err(words)?.unwrap_or_default();
-        let listing = state.leases(archive_id).map_err(words)?.look().await.map_err(|error| error.to_string())?;
-        let rows = listing.whole().map_err(|error| error.to_string())?;
-        rows.iter().try_for_each(|row| row.check_origin(origin)).map_err(|error| error.to_string())
+        let archive_id = tried.bound().await.map_err(words)?.unwrap_or_default();
+        let (leases, place) = tried.leases(archive_id).map_err(words)?;
+        let rows = leases.list().await.map_err(|error| error.to_string())?;
+        refuse_another_source(&place, &rows, origin).map_err(words)
     };
     checklist.attempt(PART, listing, list, found).await;
-    let tried = async { try_lease(state.leases(Uuid::nil()).map_err(words)?.as_ref()).await };
-    checklist.attempt(PART, leasing, lease, tried).await;
+    let Tried::Open(state) = &tried else {
+        checklist.skip(PART, &[(leasing, lease)]);
+        return (place, Some(tried));
+    };
+    let trial = async { try_lease(state.leases(Uuid::nil()).map_err(words)?.as_ref()).await };
+    checklist.attempt(PART, leasing, lease, trial).await;
     let now = checklist.clock.now();
     // A directory's claims are this process's alone: there is nobody to refuse.
     if let Some(claims) = state.trial_claims() {
         checklist.attempt(PART, claiming, claim, try_claim(&claims, now)).await;
     }
-    (place, Some(state))
+    (place, Some(tried))
 }
 
 /// What opening the tables takes, by what is configured.
@@ -328,7 +338,7 @@ async fn try_claim(claims: &dyn Claims, now: Timestamp) -> Result<(), String> {
 }
 
 /// Tries to put objects, and sees whether they would go where those of this state are.
-async fn check_archive(config: &Config, state: Option<&State>, checklist: &mut Checklist<'_>) -> String {
+async fn check_archive(config: &Config, state: Option<&Tried>, checklist: &mut Checklist<'_>) -> String {
     const PART: Part = Part::Archive;
     const TRIALS: [(Probe, &str, &[&str]); 4] = [
         (Probe::List, "list objects", &["s3:ListBucket"]),
@@ -410,9 +420,10 @@ impl Report {
         }
         let failed = self.steps.iter().filter(|step| step.ok == Some(false)).count();
         let remarks = self.steps.iter().filter(|step| step.remark.is_some()).count();
+        let all = if self.steps.iter().any(|step| step.ok.is_none()) { "all that was tried" } else { "all of it" };
         lines.push(match (failed, remarks) {
-            (0, 0) => "all of it works".into(),
-            (0, remarks) => format!("all of it works, with {}", counted(remarks as u64, "remark")),
+            (0, 0) => format!("{all} works"),
+            (0, remarks) => format!("{all} works, with {}", counted(remarks as u64, "remark")),
             (1, _) => "1 thing is missing".into(),
             (failed, _) => format!("{} are missing", counted(failed as u64, "thing")),
         });

@@ -9,11 +9,12 @@ use serde::Serialize;
 use smol_str::SmolStr;
 
 use super::open::{
-    State, archive_identity, find_archive, found_client, look_at_leases, open_archive, open_source, pages, read_archive,
+    State, archive_identity, find_archive, found_client, is_there, look_at_leases, open_archive, open_source, pages,
+    read_archive,
 };
 use super::{Failure, Reporting, block_on, output};
 use crate::archive::ArchiveStore;
-use crate::aws::dynamodb::{CLAIM_PATIENCE, exists};
+use crate::aws::dynamodb::CLAIM_PATIENCE;
 use crate::config::{Config, SourceChoice};
 use crate::encode::keys;
 use crate::lease::dynamodb::kcl::{Snapshot, take_over};
@@ -53,6 +54,13 @@ struct Taken {
 
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let config = arguments.reporting.load()?;
+    if config.source.kind != SourceChoice::Kinesis {
+        return Err(Failure::configuration(anyhow!(
+            "source.kind: is {}; the checkpoints of a Kinesis Client Library application are places in a stream: set it to \
+             kinesis, and source.kinesis.stream to what the application read",
+            config.layout().source_kind.as_str()
+        )));
+    }
     crate::ops::telemetry::start("warn");
     let report = block_on(import(&config, arguments))?;
     arguments.reporting.print(&report, Report::render)?;
@@ -100,7 +108,7 @@ async fn import(config: &Config, arguments: &Arguments) -> Result<Report, Failur
 /// The rows that go on where the application stopped; refused while it has not.
 async fn stopped_application(config: &Config, table: &str, clock: Arc<dyn Clock>) -> Result<Vec<LeaseRow>, Failure> {
     let client = found_client(&config.state.dynamodb, CLAIM_PATIENCE).await?;
-    if !exists(&client, table).await? {
+    if !is_there(&config.state.dynamodb, &client, table).await? {
         return Err(anyhow!("--from: there is no table {table} in this region").into());
     }
     let first = Snapshot::read(&client, table).await?;
@@ -130,9 +138,6 @@ async fn stream(
     config: &Config,
     clock: Arc<dyn Clock>,
 ) -> Result<(BTreeMap<ShardId, Vec<ShardId>>, Option<SmolStr>), Failure> {
-    if config.source.kind != SourceChoice::Kinesis {
-        return Ok((BTreeMap::new(), None));
-    }
     let source = open_source(config, clock, pages(config)).await?;
     let lineage = source.shards().await?.into_iter().map(|shard| (shard.id, shard.parents)).collect();
     Ok((lineage, source.origin().map(SmolStr::new)))

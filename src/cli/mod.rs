@@ -53,7 +53,8 @@ enum Command {
     /// Tries out everything that a worker will need, and says what is missing.
     ///
     /// Makes what a worker would make, but for the archive: the state directory, or the tables where they may be made. Leaves
-    /// the object `audit-log-access-test` where the archive is, or will be.
+    /// the object `audit-log-access-test` where the archive is, or will be. A state directory that a worker has is looked at
+    /// only.
     Check(Reporting),
     /// Shows shards, owners, checkpoints, what is left to read, and batches under way.
     Status(Reporting),

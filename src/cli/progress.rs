@@ -87,6 +87,10 @@ impl Source for Counted {
         self.source.origin()
     }
 
+    fn shards_just_go(&self) -> bool {
+        self.source.shards_just_go()
+    }
+
     async fn shards(&self) -> Result<Vec<Shard>, SourceError> {
         self.source.shards().await
     }

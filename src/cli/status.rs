@@ -17,7 +17,7 @@ use super::{Failure, Reporting, block_on, output};
 use crate::config::Config;
 use crate::lease::{LeaseError, LeaseRow, Listing, Stop};
 use crate::ops::clock::{Clock, SystemClock, between};
-use crate::ops::words::counted;
+use crate::ops::words::{counted, roughly};
 use crate::source::{Checkpoint, Shard, ShardId};
 use crate::worker::Family;
 
@@ -267,7 +267,7 @@ impl Status {
         for shard in &self.shards {
             let lag = match (shard.lag_bytes, shard.lag_ms) {
                 (Some(bytes), _) => counted(bytes, "byte"),
-                (None, Some(ms)) => humantime::format_duration(Duration::from_secs(ms / 1000)).to_string(),
+                (None, Some(ms)) => roughly(Duration::from_millis(ms)),
                 (None, None) => "-".into(),
             };
             let pending = shard

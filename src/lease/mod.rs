@@ -278,15 +278,41 @@ impl OtherOrigin {
              archived from, or archive this one under another archive.s3.prefix (or path), with other state"
         }
     }
+}
 
-    /// Refuses a source of which there is nothing in the rows where there is something of another. Where both are, as after
-    /// two that began at the same moment, only shards of the other are refused, each for itself: if both were locked out,
-    /// nobody would archive anything while the sources' retention runs out.
-    pub fn check_all(rows: &[LeaseRow], read: Option<&str>) -> Result<(), Self> {
-        if rows.iter().any(|row| row.origin.is_some() && row.origin.as_deref() == read) {
-            return Ok(());
+/// There are lease rows of another source than the one that is read now.
+#[derive(Debug, thiserror::Error)]
+#[error("the row of {shard}: {}", self.said())]
+pub struct OtherRows {
+    /// The shard of the first of them.
+    pub shard: ShardId,
+    /// What is wrong with it.
+    pub other: OtherOrigin,
+    /// Whether there are rows of the source that is read now, too.
+    pub mixed: bool,
+}
+
+impl OtherRows {
+    /// Refuses rows of which any is another source's, also where rows of this one stand beside it, as after two that began at
+    /// the same moment: shards that stop one by one are seen later than a start that fails.
+    pub fn check(rows: &[LeaseRow], read: Option<&str>) -> Result<(), Self> {
+        let mixed = rows.iter().any(|row| row.origin.is_some() && row.origin.as_deref() == read);
+        let other = |row: &LeaseRow| {
+            let other = row.check_origin(read).err()?;
+            Some(Self { shard: row.shard.clone(), other, mixed })
+        };
+        rows.iter().find_map(other).map_or(Ok(()), Err)
+    }
+
+    fn said(&self) -> String {
+        if !self.mixed {
+            return self.other.to_string();
         }
-        rows.iter().try_for_each(|row| row.check_origin(read))
+        let OtherOrigin { archived, read } = &self.other;
+        format!(
+            "it was archived from {archived}, other rows from {read}, which is read now: an archive has one source; stop the \
+             workers of both, give one of the two another archive.s3.prefix (or path) and other state, and remove its rows here"
+        )
     }
 }
 
@@ -403,23 +429,38 @@ mod tests {
     use super::*;
 
     fn rows(origins: &[Option<&str>]) -> Vec<LeaseRow> {
-        let row = |origin: Option<&str>| LeaseRow {
+        let row = |(n, origin): (usize, Option<&str>)| LeaseRow {
             origin: origin.map(Into::into),
-            ..LeaseRow::new(ShardId::new("shard"), Vec::new())
+            ..LeaseRow::new(ShardId::new(format!("shard-{n}")), Vec::new())
         };
-        origins.iter().copied().map(row).collect()
+        origins.iter().copied().enumerate().map(row).collect()
     }
 
     #[test]
-    fn a_source_is_refused_where_all_there_is_came_from_another() {
-        let refused = |origins: &[Option<&str>], read| OtherOrigin::check_all(&rows(origins), read).is_err();
-        assert!(refused(&[Some("spool")], Some("arn@1")));
-        assert!(refused(&[None, Some("arn@1")], Some("arn@2")));
-        assert!(!refused(&[], Some("arn@1")));
-        assert!(!refused(&[None], Some("arn@1")), "rows of an earlier build, or of files, say nothing");
-        assert!(!refused(&[Some("arn@1"), None], Some("arn@1")));
-        assert!(!refused(&[Some("spool"), Some("arn@1")], Some("arn@1")), "neither is locked out");
-        assert!(!refused(&[Some("arn@1")], None));
+    fn a_source_is_refused_where_anything_came_from_another() {
+        let refused = |origins: &[Option<&str>], read: &str| OtherRows::check(&rows(origins), Some(read)).is_err();
+        assert!(refused(&[Some("spool")], "arn@1"));
+        assert!(refused(&[None, Some("arn@1")], "arn@2"));
+        assert!(!refused(&[], "arn@1"));
+        assert!(!refused(&[None], "arn@1"), "rows of an earlier build say nothing");
+        assert!(!refused(&[Some("arn@1"), None], "arn@1"));
+        assert!(!refused(&[Some("file")], "file"));
+        assert!(OtherRows::check(&rows(&[Some("arn@1")]), None).is_ok());
+    }
+
+    #[test]
+    fn of_rows_of_two_sources_one_is_named_and_what_to_do() {
+        for (read, other, archived) in [("arn@1", "shard-1", "spool"), ("spool", "shard-0", "arn@1")] {
+            let error = OtherRows::check(&rows(&[Some("arn@1"), Some("spool")]), Some(read)).unwrap_err();
+            let said = error.to_string();
+            let begins =
+                format!("the row of {other}: it was archived from {archived}, other rows from {read}, which is read");
+            assert!(said.starts_with(&begins), "{said}");
+            assert!(said.contains("stop the workers of both") && said.contains("remove its rows here"), "{said}");
+        }
+        let error = OtherRows::check(&rows(&[None, Some("spool")]), Some("file")).unwrap_err().to_string();
+        let begins = "the row of shard-1: it was archived from spool, and file is read now: that is another source";
+        assert!(error.starts_with(begins), "{error}");
     }
 
     #[test]

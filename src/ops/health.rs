@@ -43,7 +43,8 @@ pub fn unready(shown: &Shown, now: Duration) -> Vec<String> {
         fails(format!("the shard {shard} can't be committed"), &held.failing);
     }
     for (shard, stopped) in &shown.stopped {
-        reasons.push(format!("the shard {shard} stopped at {}: {}", stopped.at, stopped.error));
+        let at = stopped.at.strftime("%Y-%m-%dT%H:%M:%SZ");
+        reasons.push(format!("the shard {shard} stopped at {at}: {}", stopped.error));
     }
     let unowned_for = shown.unowned_since.map_or(Duration::ZERO, |since| now.saturating_sub(since));
     match &shown.look {
@@ -111,7 +112,8 @@ mod tests {
         shown.held.insert(ShardId::new("b"), bad);
         assert_eq!(unready(&shown, now), ["the shard b can't be committed for 10s: slow"]);
         shown.held.clear();
-        let stopped = StoppedShard { error: "foreign".into(), at: Timestamp::UNIX_EPOCH, again_at: Duration::ZERO };
+        let at = Timestamp::UNIX_EPOCH + Duration::from_millis(7);
+        let stopped = StoppedShard { error: "foreign".into(), at, again_at: Duration::ZERO };
         shown.stopped.insert(ShardId::new("c"), stopped);
         shown.look = Some(Look { unowned: 2, ..Look::default() });
         shown.unowned_since = Some(Duration::from_secs(31));

@@ -195,6 +195,11 @@ impl StateView {
         leases(&self.path)
     }
 
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Whether a process works with the directory; `None` where the disk does not tell.
     pub fn is_in_use(&self) -> Option<bool> {
         match File::open(self.path.join("lock")) {

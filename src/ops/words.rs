@@ -26,10 +26,13 @@ pub fn counted(number: u64, one: &str) -> String {
     format!("{} {one}{plural}", thousands(number))
 }
 
-/// A duration in whole seconds, in its two largest units: `3h 12m`.
+/// A duration in whole seconds, in its two largest units, written as the configuration's are: `3h 12m`, `35d`.
 pub fn roughly(duration: Duration) -> String {
-    let text = humantime::format_duration(Duration::from_secs(duration.as_secs())).to_string();
-    text.split(' ').take(2).collect::<Vec<_>>().join(" ")
+    let seconds = duration.as_secs();
+    let units = [(seconds / 86_400, 'd'), (seconds / 3_600 % 24, 'h'), (seconds / 60 % 60, 'm'), (seconds % 60, 's')];
+    let there = units.iter().filter(|(number, _)| *number > 0).take(2);
+    let text = there.map(|(number, unit)| format!("{number}{unit}")).collect::<Vec<_>>().join(" ");
+    if text.is_empty() { "0s".to_owned() } else { text }
 }
 
 /// The error and what caused it, in one line.
@@ -62,7 +65,8 @@ mod tests {
 
     #[test]
     fn a_duration_has_two_units_at_most() {
-        let shown = [0, 61, 90_061].map(|seconds| roughly(Duration::from_secs(seconds)));
-        assert_eq!(shown, ["0s", "1m 1s", "1day 1h"]);
+        let shown =
+            [0, 61, 3_601, 90_061, 35 * 86_400, 400 * 86_400 + 59].map(|seconds| roughly(Duration::from_secs(seconds)));
+        assert_eq!(shown, ["0s", "1m 1s", "1h 1s", "1d 1h", "35d", "400d 59s"]);
     }
 }

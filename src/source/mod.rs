@@ -208,10 +208,15 @@ pub enum SourceError {
 /// Where payloads come from.
 #[async_trait]
 pub trait Source: Send + Sync {
-    /// What the positions of its shards belong to, where a source of the same name can be another one: for a stream,
-    /// its ARN and when it was made. Lease rows and manifests keep it, and a worker refuses those of another.
+    /// What the positions of its shards belong to: for a stream, which can be made again under its name, its ARN and when it
+    /// was made. Lease rows and manifests keep it, and a worker refuses those of another.
     fn origin(&self) -> Option<&str> {
         None
+    }
+
+    /// Whether its shards may go without having ended, as files do.
+    fn shards_just_go(&self) -> bool {
+        self.origin().is_none()
     }
 
     /// For how long it keeps a payload, where it drops any.

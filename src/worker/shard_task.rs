@@ -90,7 +90,7 @@ impl ShardTask {
             return Ok(Outcome::Lost);
         }
         // A stream's shard ends before it goes: as long as its end is not archived, more may come and go unread.
-        let may_just_go = self.ports.source.origin().is_none();
+        let may_just_go = self.ports.source.shards_just_go();
         let caught_up = may_just_go && matches!(outcome, Ok(Outcome::Done | Outcome::Stopped { caught_up: true }));
         let stopped = outcome.as_ref().err().map(|error| Stop::new(self.ports.clock.now(), error));
         match (outcome, self.release(caught_up, stopped.as_ref()).await) {

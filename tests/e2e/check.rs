@@ -5,7 +5,7 @@ use std::fs;
 use auditlake_test_servers::{Answer, FaultProxy};
 use serde_json::{Value, json};
 
-use crate::support::{Cloud, Feed, PREFIX, Plan, Workspace, assert_all_is_archived_once};
+use crate::support::{Cloud, Feed, PREFIX, Plan, Workspace, assert_all_is_archived_once, wait_until};
 
 fn steps(report: &Value) -> Vec<(&str, &Value)> {
     report["steps"].as_array().unwrap().iter().map(|step| (step["what"].as_str().unwrap(), &step["ok"])).collect()
@@ -43,6 +43,33 @@ fn what_can_not_be_found_is_named_and_the_rest_is_tried() {
     assert!(put["error"].as_str().unwrap().contains("is not a folder"), "{report}");
     let tried: Vec<_> = steps(&report).into_iter().filter(|(_, ok)| **ok == Value::Bool(true)).collect();
     assert_eq!(tried.len(), 3, "the state's: {report}");
+}
+
+#[test]
+fn a_state_directory_that_a_worker_has_is_nothing_that_is_missing() {
+    let workspace = Workspace::new();
+    Plan { seed: 83, lines: 100, files: 1, pad: 0 }.corpus().write_to(&workspace.input());
+    workspace.catch_up();
+    let process = workspace.start(&["run"]);
+    wait_until("it has started", || process.stderr().contains("\"started\""));
+    let said = workspace.run(&["check"]).expect(0).stdout;
+    let remark = format!(
+        "  ✓ open it\n    remark: the state directory `{}` is in use by process {}, and was looked at only; until that ends, \
+         no other worker can begin with it\n  ✓ read the leases\n  - make a lease row once, change it, remove it  not tried\n",
+        workspace.state().display(),
+        process.id()
+    );
+    assert!(said.contains(&remark) && said.contains("  ✓ be the archive of this state\n"), "{said}");
+    assert!(said.ends_with("all that was tried works, with 1 remark\n"), "{said}");
+    let report = workspace.run(&["check", "--json"]).expect(0).json();
+    assert_eq!(report["ok"], true, "{report:#}");
+
+    // What is missing is missing all the same.
+    fs::rename(workspace.archive().join("_auditlake.json"), workspace.path("away")).unwrap();
+    let said = workspace.run(&["check"]).expect(1).stdout;
+    assert!(said.contains("is not there; is its disk mounted?") && said.ends_with("1 thing is missing\n"), "{said}");
+    process.signal("TERM");
+    process.wait();
 }
 
 /// The step that needs the action, its error, and whether all others stand as they should.

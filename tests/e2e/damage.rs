@@ -279,6 +279,28 @@ fn history_that_was_written_anew_with_all_digests_shows_against_the_heads_that_w
 }
 
 #[test]
+fn a_shard_that_was_taken_away_with_its_lease_row_is_told_by_the_heads_that_were_kept_alone() {
+    const OTHER: &str = "other.ndjson";
+    let victim = Victim::new();
+    victim.0.feed(OTHER, crate::support::Record::new(7).line(0) + "\n");
+    victim.0.catch_up();
+    let kept = victim.0.run(&["verify", "--json"]).expect(0).json();
+    let manifest = kept["chain_heads"][OTHER]["manifest"].as_str().unwrap();
+    for object in read_json(&victim.path(manifest))["objects"].as_array().unwrap() {
+        fs::remove_file(victim.path(object["key"].as_str().unwrap())).unwrap();
+    }
+    fs::remove_file(victim.path(manifest)).unwrap();
+    fs::remove_file(victim.0.state().join(format!("leases/{OTHER}.json"))).unwrap();
+
+    let report = victim.0.verify();
+    assert_eq!(report["tail_proved"], true, "nothing that is there tells of it");
+    assert_ne!(report["archive_digest"], kept["archive_digest"]);
+    let heads = |report: &Value| report["chain_heads"].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    assert_eq!((heads(&kept), heads(&report)), (vec![OTHER.to_owned(), SHARD.to_owned()], vec![SHARD.to_owned()]));
+    assert_eq!(kept["chain_heads"][SHARD], report["chain_heads"][SHARD]);
+}
+
+#[test]
 fn a_lease_row_that_cannot_be_read_does_not_switch_the_proof_off() {
     let victim = Victim::new();
     victim.0.feed("other.ndjson", crate::support::Record::new(7).line(0) + "\n");

@@ -23,6 +23,8 @@ struct InTables {
     workspace: Workspace,
     prefix: String,
     proxy: FaultProxy,
+    /// What answers behind it, for `DynamoDB` and Kinesis.
+    server: String,
     /// Past the proxy.
     client: Client,
     runtime: tokio::runtime::Runtime,
@@ -40,7 +42,8 @@ impl InTables {
             .set("lease.failover", "\"1s\"")
             .set("batch.max_records", "200");
         let client = aws::dynamodb_client(&server.url);
-        Self { workspace, prefix, proxy: FaultProxy::start_blocking(&server.url), client, runtime }
+        let (proxy, server) = (FaultProxy::start_blocking(&server.url), server.url);
+        Self { workspace, prefix, proxy, server, client, runtime }
     }
 
     /// With a corpus that is archived.
@@ -52,9 +55,18 @@ impl InTables {
         (world, corpus)
     }
 
+    /// What is read is a stream from now on.
+    fn of_a_stream(mut self) -> Self {
+        let (stream, kinesis) = (aws::unique_name("e2e"), aws::kinesis_client(&self.server));
+        self.runtime.block_on(aws::create_stream(&kinesis, &stream, 1));
+        self.workspace.set("source.kind", "\"kinesis\"").set("source.kinesis.stream", &format!("{stream:?}"));
+        self
+    }
+
     fn command(&self, workspace: &Workspace, arguments: &[&str]) -> Command {
         let mut command = workspace.command(arguments);
-        Endpoints { dynamodb: Some(self.proxy.url().to_owned()), ..Endpoints::default() }.set_for(&mut command);
+        let kinesis = Some(self.server.clone());
+        Endpoints { dynamodb: Some(self.proxy.url().to_owned()), kinesis, s3: None }.set_for(&mut command);
         command
     }
 
@@ -301,7 +313,9 @@ fn tables_that_were_lost_bear_witness_again_once_they_were_compared_with_a_repor
     let (world, _) = InTables::archived();
     let kept = world.workspace.path("kept.json");
     fs::write(&kept, world.run(&["verify", "--json"]).expect(0).stdout).unwrap();
-    ["leases", "claims"].map(|table| world.drop_table(table));
+    for table in ["leases", "claims"] {
+        world.drop_table(table);
+    }
     world.catch_up();
     assert_eq!(world.verify()["tail_proved"], json!(false));
     world.run(&["rebuild-state", "--against", kept.to_str().unwrap()]).expect(0);
@@ -326,7 +340,7 @@ fn tables_that_are_not_ours_to_make_are_asked_for_by_command() {
 
 #[test]
 fn checkpoints_of_a_stopped_application_are_taken_over_once_and_nothing_of_it_is_changed() {
-    let world = InTables::new();
+    let world = InTables::new().of_a_stream();
     let child = kcl_row(
         "shardId-000000000002",
         5,
@@ -378,7 +392,7 @@ fn checkpoints_of_a_stopped_application_are_taken_over_once_and_nothing_of_it_is
 
 #[test]
 fn an_application_that_runs_is_not_taken_over() {
-    let mut world = InTables::new();
+    let mut world = InTables::new().of_a_stream();
     world.workspace.set("lease.failover", "\"3s\"");
     let table = world.kcl_table(&[kcl_row("shardId-000000000000", 5, "123", None)]);
     let process = Process::start(&mut world.command(&world.workspace, &["import-checkpoints", "--from", &table]));
@@ -396,7 +410,9 @@ fn an_application_that_runs_is_not_taken_over() {
 fn without_a_region_or_credentials_whoever_only_looks_says_so_as_well() {
     let world = InTables::new();
     world.run(&["catch-up"]).expect(0);
-    for command in [&["verify"][..], &["status"], &["import-checkpoints", "--from", "kcl"]] {
+    let streaming = InTables::new().of_a_stream();
+    let importing = &["import-checkpoints", "--from", "kcl"];
+    for (world, command) in [(&world, &["verify"][..]), (&world, &["status"]), (&streaming, importing)] {
         let without = |variable: &str| {
             let mut command = world.command(&world.workspace, command);
             finish(command.env_remove(variable))
@@ -409,16 +425,30 @@ fn without_a_region_or_credentials_whoever_only_looks_says_so_as_well() {
 }
 
 #[test]
+fn checkpoints_of_a_stream_are_not_taken_over_for_another_source() {
+    let world = InTables::new();
+    let table = world.kcl_table(&[kcl_row("shardId-000000000000", 5, "123", None)]);
+    for dry_run in [&[][..], &["--dry-run"]] {
+        let done = world.run(&[&["import-checkpoints", "--from", &table], dry_run].concat()).expect(2);
+        assert!(done.stderr.starts_with("auditlake: source.kind: is file; the checkpoints of a Kinesis"), "{done:?}");
+    }
+    assert!(!world.workspace.archive().exists());
+    assert_eq!(world.proxy.count("Scan"), 0);
+}
+
+#[test]
 fn of_tables_that_give_no_answer_it_is_said_who_was_asked() {
-    let mut workspace = Workspace::new();
-    workspace.set("state.kind", "\"dynamodb\"");
+    let (mut files, mut stream) = (Workspace::new(), Workspace::new());
+    files.set("state.kind", "\"dynamodb\"");
+    stream.set("source.kind", "\"kinesis\"").set("source.kinesis.stream", "\"audit\"");
     // Nobody listens at this port.
     let nowhere = "http://127.0.0.1:9";
-    for command in ["catch-up", "status"] {
-        let mut asking = workspace.command(&[command]);
+    let importing = &["import-checkpoints", "--from", "kcl"];
+    for (workspace, command) in [(&files, &["catch-up"][..]), (&files, &["status"]), (&stream, importing)] {
+        let mut asking = workspace.command(command);
         Endpoints { dynamodb: Some(nowhere.to_owned()), ..Endpoints::default() }.set_for(&mut asking);
         let done = finish(&mut asking).expect(1);
         let said = format!("state.dynamodb ({nowhere}): DynamoDB is unavailable: ");
-        assert!(done.stderr.contains(&said), "{command}: {}", done.stderr);
+        assert!(done.stderr.contains(&said), "{command:?}: {}", done.stderr);
     }
 }

@@ -274,17 +274,20 @@ fn what_is_wrong_with_a_subscription_is_said_by_its_name() {
     assert_eq!(subscribed.cloud.status()["shards"], json!([]));
 }
 
+const IS_ANOTHER: &str = " is read now: that is another source, and an archive has one; set source.kind";
+
 /// Each command says no, and leaves all as it was.
 #[track_caller]
-fn assert_refused(subscribed: &Subscribed, archived: &str, read: &str) {
+fn assert_refused(subscribed: &Subscribed, said: &[&str]) {
     let standing = || ["events/", "_manifests/", "_spool/"].map(|folder| subscribed.cloud.objects(folder));
     let (objects, rows) = (standing(), subscribed.cloud.leases().into_keys().collect::<Vec<_>>());
     for command in ["check", "catch-up", "run"] {
         let done = subscribed.cloud.run(&[command]).expect(1);
-        let said = done.stdout + &done.stderr;
-        assert!(said.contains(&format!("it was archived from {archived}")), "{command}: {said}");
-        let words = format!("{read} is read now: that is another source, and an archive has one; set source.kind");
-        assert_eq!(said.matches(&words).count(), 1, "{command}: {said}");
+        let output = done.stdout + &done.stderr;
+        let row = format!("the table {}: the row of ", subscribed.cloud.table("leases"));
+        for said in said.iter().chain([&row.as_str()]) {
+            assert_eq!(output.matches(said).count(), 1, "{command}, {said}: {output}");
+        }
     }
     assert_eq!(standing(), objects, "nothing of it is archived");
     assert_eq!(subscribed.cloud.leases().into_keys().collect::<Vec<_>>(), rows);
@@ -299,7 +302,7 @@ fn a_subscription_is_not_received_into_a_streams_archive() {
     subscribed.cloud.catch_up();
     subscribed.cloud.set("source.kind", "\"pubsub\"");
     subscribed.publish(&mut Feed::new(39), 20);
-    assert_refused(&subscribed, "arn:aws:kinesis:", "spool");
+    assert_refused(&subscribed, &["it was archived from arn:aws:kinesis:", &format!("spool{IS_ANOTHER}")]);
     assert_eq!(subscribed.topic.waiting(), 20, "nothing is received");
 }
 
@@ -310,10 +313,62 @@ fn a_stream_is_not_read_into_a_subscriptions_archive() {
     subscribed.cloud.catch_up();
     subscribed.cloud.set("source.kind", "\"kinesis\"");
     subscribed.cloud.put(&mut Feed::new(41), 20);
-    assert_refused(&subscribed, "spool", "");
+    assert_refused(&subscribed, &["it was archived from spool, and arn:aws:kinesis:", IS_ANOTHER]);
     subscribed.cloud.set("source.kind", "\"pubsub\"");
     subscribed.publish(&mut feed, 20);
     subscribed.assert_all_is_archived_once_and_nothing_left(&feed);
+}
+
+#[test]
+fn files_and_a_subscription_are_not_archived_into_one_another() {
+    let (mut files, mut feed) = (Subscribed::new(), Feed::new(44));
+    let examples = format!("{:?}", concat!(env!("CARGO_MANIFEST_DIR"), "/examples/audit"));
+    files.cloud.set("source.kind", "\"file\"").set("source.file.path", &examples);
+    files.cloud.catch_up();
+    files.cloud.set("source.kind", "\"pubsub\"");
+    files.publish(&mut feed, 20);
+    assert_refused(
+        &files,
+        &["the row of 2023-10-documented.ndjson: it was archived from file,", &format!("spool{IS_ANOTHER}")],
+    );
+    assert_eq!(files.topic.waiting(), 20, "nothing is received");
+
+    let (mut subscribed, mut feed) = (Subscribed::new(), Feed::new(45));
+    subscribed.publish(&mut feed, 20);
+    subscribed.cloud.catch_up();
+    subscribed.cloud.set("source.kind", "\"file\"").set("source.file.path", &examples);
+    assert_refused(&subscribed, &["it was archived from spool", &format!("file{IS_ANOTHER}")]);
+}
+
+#[test]
+fn rows_of_two_sources_in_one_table_are_refused_until_those_of_one_are_taken_out() {
+    let (mut subscribed, mut feed) = (Subscribed::new(), Feed::new(42));
+    subscribed.cloud.set("source.kind", "\"kinesis\"");
+    subscribed.cloud.put(&mut Feed::new(43), 20);
+    subscribed.cloud.catch_up();
+    // As where both begin at the same moment: neither sees the other's rows.
+    let of_the_stream = subscribed.cloud.lease_items();
+    subscribed.cloud.drop_tables();
+    subscribed.cloud.set("source.kind", "\"pubsub\"");
+    subscribed.publish(&mut feed, 20);
+    subscribed.cloud.catch_up();
+    subscribed.cloud.put_items(&subscribed.cloud.table("leases"), of_the_stream);
+    let shards: Vec<String> =
+        subscribed.cloud.leases().into_keys().filter(|shard| shard.starts_with("shardId")).collect();
+
+    let of_two = "which is read now: an archive has one source; stop the workers of both";
+    let (stream, spool) = ("it was archived from arn:aws:kinesis:", "it was archived from spool, other rows from arn:");
+    assert_refused(&subscribed, &["the row of shardId-", stream, "other rows from spool", of_two]);
+    subscribed.cloud.set("source.kind", "\"kinesis\"");
+    assert_refused(&subscribed, &["the row of spool-", spool, of_two]);
+
+    for shard in shards {
+        subscribed.cloud.remove_lease(&shard);
+    }
+    subscribed.cloud.set("source.kind", "\"pubsub\"");
+    subscribed.publish(&mut feed, 20);
+    assert_eq!(subscribed.cloud.catch_up()["payloads"], 20);
+    subscribed.cloud.verify();
 }
 
 #[test]

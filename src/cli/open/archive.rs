@@ -9,7 +9,7 @@ use anyhow::anyhow;
 use uuid::Uuid;
 
 use super::require_region;
-use super::state::{State, bound_archive};
+use super::state::{State, Tried, bound_archive};
 use crate::archive::identity::{self, ArchiveIdentity, IdentityError};
 use crate::archive::s3::{Encryption, LockMode, Probe, Retention, S3Options};
 use crate::archive::{ArchiveError, ArchiveStore, LocalArchive, S3Archive};
@@ -68,7 +68,7 @@ impl OpenArchive {
     }
 
     /// That there is no archive in its place, though `state` is that of one.
-    fn gone(&self, bound: Uuid, state: &impl fmt::Display) -> Failure {
+    fn gone(&self, bound: Uuid, state: &dyn fmt::Display) -> Failure {
         let help = if self.bucket.is_some() { "is it another bucket or prefix?" } else { "is its disk mounted?" };
         Failure::configuration(anyhow!(
             "{}: the archive {bound}, whose state is in {state}, is not there; {help}",
@@ -157,7 +157,7 @@ pub(in crate::cli) async fn archive_identity(
     let (store, place) = (archive.store.as_ref(), &archive.place);
     let failure = |error| identity_failure(error, place);
     archive.probe(&Probe::READING).await?;
-    check_presence(archive, state).await?;
+    check_presence(archive, state.bound().await?, state).await?;
     identity::look(store).await.map_err(failure)?;
     archive.probe(&Probe::WRITING).await?;
     let opened = identity::open_or_create(store, clock.now(), random_id).await;
@@ -165,22 +165,24 @@ pub(in crate::cli) async fn archive_identity(
 }
 
 /// Refuses a place where there is no archive, though the state is one's: its disk is not there, or it is another bucket.
-/// Whose the state is, and which archive stands there.
+/// Which archive stands there.
 async fn check_presence(
     archive: &OpenArchive,
-    state: &State,
-) -> Result<(Option<Uuid>, Option<ArchiveIdentity>), Failure> {
-    match (state.bound().await?, identity::read(archive.store.as_ref()).await) {
+    bound: Option<Uuid>,
+    state: &dyn fmt::Display,
+) -> Result<Option<ArchiveIdentity>, Failure> {
+    match (bound, identity::read(archive.store.as_ref()).await) {
         (Some(bound), Err(IdentityError::Absent)) => Err(archive.gone(bound, state)),
         // What is wrong with it is said by whoever needs it.
-        (bound, found) => Ok((bound, found.ok())),
+        (_, found) => Ok(found.ok()),
     }
 }
 
 /// Sees whether archive and state belong together, or may: where neither is there yet. The archive that is there, where
 /// the state is nobody's yet.
-pub(in crate::cli) async fn check_pair(archive: &OpenArchive, state: &State) -> Result<Option<Uuid>, Failure> {
-    match check_presence(archive, state).await? {
+pub(in crate::cli) async fn check_pair(archive: &OpenArchive, state: &Tried) -> Result<Option<Uuid>, Failure> {
+    let bound = state.bound().await?;
+    match (bound, check_presence(archive, bound, state).await?) {
         (Some(bound), Some(found)) if bound != found.archive_id => Err(Failure::configuration(anyhow!(
             "{}: it is the archive {}, and {state} belong to {bound}",
             archive.place,

@@ -226,7 +226,7 @@ fn other_archive(names: &Names, bound: Uuid, asked: Uuid) -> Failure {
 }
 
 /// Whether the table is there.
-async fn is_there(settings: &DynamodbConfig, client: &Client, name: &str) -> Result<bool, Failure> {
+pub(in crate::cli) async fn is_there(settings: &DynamodbConfig, client: &Client, name: &str) -> Result<bool, Failure> {
     match exists(client, name).await {
         Ok(is_there) => Ok(is_there),
         Err(error) => Err(table_failure(settings, error).await),

@@ -18,7 +18,7 @@ use crate::app::Ports;
 use crate::archive::identity::ArchiveIdentity;
 use crate::batch::Limits;
 use crate::config::{Config, SourceChoice};
-use crate::lease::{LeaseError, LeaseStore, OtherOrigin, WorkerId};
+use crate::lease::{LeaseError, LeaseRow, OtherRows, WorkerId};
 use crate::ops::clock::Clock;
 use crate::ops::identity::random_bytes;
 use crate::ops::memory::MemoryBudget;
@@ -35,10 +35,10 @@ pub(super) use archive::{
     OpenArchive, archive_identity, bucket_endpoint, check_pair, find_archive, open_archive, read_archive,
     refuse_lost_archive,
 };
-pub(super) use dynamodb::{Names, found_client};
+pub(super) use dynamodb::{Names, found_client, is_there};
 pub(super) use pubsub::open_subscription;
 pub(super) use source::{Lag, OpenSource, open_source, pages, require_files};
-pub(super) use state::{State, claim_options, look_at_leases, remake_claims, state_is_in_use};
+pub(super) use state::{State, Tried, claim_options, look_at_leases, remake_claims, state_is_in_use};
 
 /// For how long the first look at the lease rows is tried again. A table that is throttled may take some of it.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -81,7 +81,9 @@ pub(super) async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Opene
     state.bind(archive_id).await?;
     let leases = state.leases(archive_id)?;
     // Before anything is received: what is acknowledged is nowhere else.
-    refuse_another_source(leases.as_ref(), source.port().origin(), clock.as_ref()).await?;
+    let (policy, never) = (RetryPolicy { give_up_after: Some(PATIENCE) }, CancellationToken::new());
+    let listing = retry(policy, clock.as_ref(), &never, LeaseError::may_pass, || leases.look()).await?;
+    refuse_another_source(&state.leases_place(), &listing.rows, source.port().origin())?;
     let claims = state.claims(config, archive.as_ref(), archive_id, clock.now()).await?;
     let receiver = source.receiver(subscription, &leases);
     let ports = Ports { source: source.port(), claims, archive, leases, clock };
@@ -89,15 +91,9 @@ pub(super) async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Opene
     Ok(Opened { ports, receiver, archive: identity, reads, location, pages, _state: state })
 }
 
-/// Refuses to read by lease rows that are all of another source.
-async fn refuse_another_source(
-    leases: &dyn LeaseStore,
-    origin: Option<&str>,
-    clock: &dyn Clock,
-) -> Result<(), Failure> {
-    let (policy, never) = (RetryPolicy { give_up_after: Some(PATIENCE) }, CancellationToken::new());
-    let listing = retry(policy, clock, &never, LeaseError::may_pass, || leases.look()).await?;
-    Ok(OtherOrigin::check_all(&listing.rows, origin)?)
+/// Refuses to read what `origin` names by the rows at `place` where any of them is another source's.
+pub(super) fn refuse_another_source(place: &str, rows: &[LeaseRow], origin: Option<&str>) -> Result<(), Failure> {
+    OtherRows::check(rows, origin).map_err(|error| anyhow!(error).context(place.to_owned()).into())
 }
 
 /// The settings of a worker under this configuration.

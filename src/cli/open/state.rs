@@ -1,6 +1,7 @@
 //! Opening the state: leases and claims.
 
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::anyhow;
@@ -19,7 +20,7 @@ use crate::lease::LeaseStore;
 use crate::lease::embedded::EmbeddedLeases;
 use crate::ops::clock::Clock;
 use crate::ops::identity::random_bytes;
-use crate::ops::state_dir::{StateDir, StateError};
+use crate::ops::state_dir::{StateDir, StateError, StateView};
 use crate::verify::rebuild;
 
 /// Where leases and claims are.
@@ -28,6 +29,19 @@ pub(in crate::cli) enum State {
     Embedded(StateDir),
     /// Two tables.
     Dynamodb(DynamoState),
+}
+
+/// A state that is to be tried out.
+pub(in crate::cli) enum Tried {
+    /// Open, as a worker has it.
+    Open(State),
+    /// A directory that another process works with: it can be looked at.
+    InUse {
+        /// What others may see of it.
+        view: StateView,
+        /// Which directory, and by whom.
+        by: String,
+    },
 }
 
 impl State {
@@ -75,6 +89,14 @@ impl State {
         })
     }
 
+    /// Where the lease rows are, in words.
+    pub(super) fn leases_place(&self) -> String {
+        match self {
+            Self::Embedded(state) => directory(&state.leases()),
+            Self::Dynamodb(state) => format!("the table {}", state.names().leases),
+        }
+    }
+
     /// Claims that count for nothing, to try out whether a table keeps its conditions.
     pub(in crate::cli) fn trial_claims(&self) -> Option<DynamoClaims> {
         match self {
@@ -103,8 +125,52 @@ impl State {
 impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Embedded(state) => write!(f, "the directory `{}`", state.path().display()),
+            Self::Embedded(state) => f.write_str(&directory(state.path())),
             Self::Dynamodb(state) => state.names().fmt(f),
+        }
+    }
+}
+
+fn directory(path: &Path) -> String {
+    format!("the directory `{}`", path.display())
+}
+
+impl Tried {
+    /// Opens the state as [`State::open`] does, where no other process works with it.
+    pub(in crate::cli) async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Self, Failure> {
+        let is_in_use = |error: &anyhow::Error| matches!(error.downcast_ref(), Some(StateError::InUse { .. }));
+        match State::open(config, clock).await {
+            Ok(state) => Ok(Self::Open(state)),
+            Err(Failure::Failed(error)) if is_in_use(&error) => {
+                let view = StateDir::look(&config.state.embedded.path).map_err(state_failure)?;
+                Ok(Self::InUse { view, by: error.to_string() })
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// The archive that it belongs to, if it does to any.
+    pub(in crate::cli) async fn bound(&self) -> Result<Option<Uuid>, Failure> {
+        match self {
+            Self::Open(state) => state.bound().await,
+            Self::InUse { view, .. } => view.archive().map_err(state_failure),
+        }
+    }
+
+    /// The lease rows, to be looked at; and where they are, in words.
+    pub(in crate::cli) fn leases(&self, archive_id: Uuid) -> Result<(Arc<dyn LeaseStore>, String), Failure> {
+        Ok(match self {
+            Self::Open(state) => (state.leases(archive_id)?, state.leases_place()),
+            Self::InUse { view, .. } => (Arc::new(EmbeddedLeases::look(view.leases())), directory(&view.leases())),
+        })
+    }
+}
+
+impl fmt::Display for Tried {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Open(state) => state.fmt(f),
+            Self::InUse { view, .. } => f.write_str(&directory(view.path())),
         }
     }
 }

@@ -25,6 +25,9 @@ use crate::record::{Split, split};
 use content::Content;
 use reader::FileReader;
 
+/// What positions in files belong to. A directory may be moved, and a file proves what stood in it.
+const ORIGIN: &str = "file";
+
 /// The longest end of a file that is looked at to see whether there is anything in it.
 const TAIL_BYTES: u64 = 64 << 10;
 
@@ -87,6 +90,14 @@ impl FileSource {
 
 #[async_trait]
 impl Source for FileSource {
+    fn origin(&self) -> Option<&str> {
+        Some(ORIGIN)
+    }
+
+    fn shards_just_go(&self) -> bool {
+        true
+    }
+
     async fn shards(&self) -> Result<Vec<Shard>, SourceError> {
         let root = self.options.path.clone();
         let listed = tokio::task::spawn_blocking(move || list(&root)).await;

@@ -218,7 +218,6 @@ impl PubsubSource {
 
 #[async_trait]
 impl Source for PubsubSource {
-    /// With it, a spool counts as one that ends before it goes.
     fn origin(&self) -> Option<&str> {
         Some(ORIGIN)
     }

@@ -36,6 +36,25 @@ impl Cloud {
         self.wait(update.send()).unwrap();
     }
 
+    /// The lease rows, as they stand in the table.
+    pub fn lease_items(&self) -> Vec<HashMap<String, AttributeValue>> {
+        let scan = self.dynamodb.scan().table_name(self.table("leases")).consistent_read(true);
+        self.wait(scan.into_paginator().items().send().collect::<Result<_, _>>()).unwrap()
+    }
+
+    /// Puts rows into a table.
+    pub fn put_items(&self, table: &str, rows: Vec<HashMap<String, AttributeValue>>) {
+        for row in rows {
+            self.wait(self.dynamodb.put_item().table_name(table).set_item(Some(row)).send()).unwrap();
+        }
+    }
+
+    /// Removes a shard's lease row, whoever holds it.
+    pub fn remove_lease(&self, shard: &str) {
+        let delete = self.dynamodb.delete_item().table_name(self.table("leases"));
+        self.wait(delete.key("leaseKey", AttributeValue::S(shard.to_owned())).send()).unwrap();
+    }
+
     /// The lease table of another application, in the Kinesis Client Library's layout; its name.
     pub fn kcl_table(&self, rows: Vec<HashMap<String, AttributeValue>>) -> String {
         let table = self.table("kcl");
@@ -44,9 +63,7 @@ impl Cloud {
         let create = self.dynamodb.create_table().table_name(&table).key_schema(key);
         let create = create.attribute_definitions(typed.build().unwrap()).billing_mode(BillingMode::PayPerRequest);
         self.wait(create.send()).unwrap();
-        for row in rows {
-            self.wait(self.dynamodb.put_item().table_name(&table).set_item(Some(row)).send()).unwrap();
-        }
+        self.put_items(&table, rows);
         table
     }
 
