@@ -18,10 +18,6 @@ use divan::{Bencher, Divan};
 
 use crate::stages::{STAGES, Stage, Work, records};
 
-/// As in the program: a good part of the instructions is the allocator's.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
