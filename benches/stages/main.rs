@@ -6,6 +6,7 @@
 
 #![allow(clippy::print_stdout, reason = "it is a program")]
 
+mod commit;
 mod stages;
 
 use std::any::Any;
