@@ -51,6 +51,8 @@ struct Held {
     worker: Pin<Box<dyn Future<Output = Result<Summary, WorkerError>>>>,
     gate: Arc<Gate>,
     totals: Arc<Totals>,
+    /// Kept to the end: to forget all claims is no part of a commit.
+    ports: Ports,
 }
 
 /// Where the first flush waits.
@@ -97,7 +99,7 @@ fn committing(
         leases: Arc::new(leases),
         clock: Arc::new(clock),
     };
-    let worker = Worker::new(ports, settings(), Shutdown::default(), totals.clone());
+    let worker = Worker::new(ports.clone(), settings(), Shutdown::default(), totals.clone());
     let mut worker = Box::pin(worker.catch_up(shards));
     runtime.block_on(async {
         tokio::select! {
@@ -105,17 +107,17 @@ fn committing(
             () = gate.reached.notified() => {}
         }
     });
-    let held = Held { runtime, worker, gate, totals };
+    let held = Held { runtime, worker, gate, totals, ports };
     work(move || held.commit())
 }
 
 impl Held {
     fn commit(self) -> impl Sized {
-        let Self { runtime, worker, gate, totals } = self;
+        let Self { runtime, worker, gate, totals, ports } = self;
         gate.opened.notify_one();
         let summary = runtime.block_on(worker).expect("a summary");
         assert_eq!((summary.failures.len(), totals.committed().batches), (0, 1), "one batch was committed");
-        (runtime, totals)
+        (runtime, ports)
     }
 }
 
