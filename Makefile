@@ -191,7 +191,7 @@ $(BENCH_VENV)/installed: benches/requirements.txt
 	$(install_python_packages)
 
 .PHONY: bench-stages
-bench-stages: $(STAGES_DATA) ## time a record of each stage, from bytes to objects, in one thread
+bench-stages: $(STAGES_DATA) ## time a record of each stage, from bytes to a committed batch, in one thread
 	AUDITLAKE_BENCH_DATA=$(abspath $<) cargo bench --bench stages -- --sort location
 
 $(STAGES_DATA): benches/data.py

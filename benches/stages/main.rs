@@ -6,6 +6,7 @@
 
 #![allow(clippy::print_stdout, reason = "it is a program")]
 
+mod commit;
 mod stages;
 
 use std::any::Any;
@@ -17,10 +18,6 @@ use divan::counter::ItemsCount;
 use divan::{Bencher, Divan};
 
 use crate::stages::{STAGES, Stage, Work, records};
-
-/// As in the program: a good part of the instructions is the allocator's.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();

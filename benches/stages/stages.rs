@@ -16,7 +16,10 @@ use auditlake::record::{IdentityKey, Record, Split, decode, identity_of, split, 
 use auditlake::source::{Position, ShardId};
 use futures_util::FutureExt as _;
 use jiff::Timestamp;
+use tempfile::TempDir;
 use uuid::Uuid;
+
+use crate::commit;
 
 /// Claims a call: what a page of a source brings.
 const CALL: usize = 1_000;
@@ -41,7 +44,7 @@ impl fmt::Display for Stage {
 }
 
 /// In the order of the data's way.
-pub(crate) static STAGES: [Stage; 11] = [
+pub(crate) static STAGES: [Stage; 13] = [
     stage("framing", || work(framing)),
     stage("decode", || work(decoding)),
     stage("identity", || work(identity)),
@@ -54,26 +57,29 @@ pub(crate) static STAGES: [Stage; 11] = [
     stage("parquet-snappy", || encoding(Format::Parquet, Compression::Snappy, 0, true)),
     stage("parquet-none", || encoding(Format::Parquet, Compression::None, 0, true)),
     stage("ndjson-zstd3", || encoding(Format::Ndjson, Compression::Zstd, 3, true)),
+    stage("commit-memory", commit::memory),
+    // Most of it is the disk's, on other threads.
+    Stage { name: "commit-local", repeatable: false, prepare: commit::local },
 ];
 
 const fn stage(name: &'static str, prepare: fn() -> Work) -> Stage {
     Stage { name, repeatable: true, prepare }
 }
 
-fn work<T: 'static>(work: impl FnOnce() -> T + 'static) -> Work {
+pub(crate) fn work<T: 'static>(work: impl FnOnce() -> T + 'static) -> Work {
     Box::new(|| Box::new(work()))
 }
 
 /// A file and what its stages make of it, each for the next; all of it lives as long as the program.
 pub(crate) struct Input {
     text: &'static [u8],
-    payloads: &'static [Payload],
+    pub(crate) payloads: &'static [Payload],
     records: Vec<Placed>,
 }
 
-struct Payload {
+pub(crate) struct Payload {
     position: Position,
-    data: &'static [u8],
+    pub(crate) data: &'static [u8],
 }
 
 /// A record and where it stands.
@@ -102,10 +108,10 @@ impl Placed {
     }
 }
 
-static KEY: LazyLock<IdentityKey> = LazyLock::new(|| IdentityKey::of_archive(Uuid::from_u128(7)));
-static SHARD: LazyLock<ShardId> = LazyLock::new(|| ShardId::new("audit.ndjson"));
-static LAYOUT: LazyLock<Layout> = LazyLock::new(|| Config::default().layout());
-static INPUT: LazyLock<Input> = LazyLock::new(Input::read);
+pub(crate) static KEY: LazyLock<IdentityKey> = LazyLock::new(|| IdentityKey::of_archive(Uuid::from_u128(7)));
+pub(crate) static SHARD: LazyLock<ShardId> = LazyLock::new(|| ShardId::new("audit.ndjson"));
+pub(crate) static LAYOUT: LazyLock<Layout> = LazyLock::new(|| Config::default().layout());
+pub(crate) static INPUT: LazyLock<Input> = LazyLock::new(Input::read);
 
 /// The claims that each record makes, as a worker hands them over.
 static CLAIMS: LazyLock<Vec<Claim<'_>>> = LazyLock::new(|| INPUT.records.iter().map(Placed::claim).collect());
@@ -173,10 +179,14 @@ fn identity() {
 
 fn claiming_embedded() -> Work {
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let options = Options::new(DEDUPE_WINDOW, [7; 16]);
-    let claims = EmbeddedClaims::open(directory.path(), options, Timestamp::UNIX_EPOCH).expect("claims");
-    let claiming = claiming(claims);
+    let claiming = claiming(embedded_claims(&directory));
     work(move || (claiming(), directory))
+}
+
+/// New claims in a directory.
+pub(crate) fn embedded_claims(directory: &TempDir) -> EmbeddedClaims {
+    let options = Options::new(DEDUPE_WINDOW, [7; 16]);
+    EmbeddedClaims::open(directory.path().join("claims"), options, Timestamp::UNIX_EPOCH).expect("claims")
 }
 
 /// Nothing is flushed: that is the disk's time.

@@ -25,6 +25,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{ArchiveError, ArchiveStore, Listed, Put, Stat, check_key, check_prefix};
+use crate::encode::Pieces;
 use crate::ops::disk;
 
 /// Where objects are written before they have a name. On the archive's own file system, since a link can't leave it;
@@ -89,9 +90,13 @@ impl LocalArchive {
 #[async_trait]
 impl ArchiveStore for LocalArchive {
     async fn put_if_absent(&self, key: &str, body: Bytes) -> Result<Put, ArchiveError> {
+        self.put_pieces_if_absent(key, &body.into()).await
+    }
+
+    async fn put_pieces_if_absent(&self, key: &str, body: &Pieces) -> Result<Put, ArchiveError> {
         check_key(key)?;
-        let owned = key.to_owned();
-        self.blocking(key, move |disk| disk.put(&owned, &body).map_err(|failure| failure.explain(&owned))).await
+        let (owned, body) = (key.to_owned(), body.clone());
+        self.blocking(key, move |disk| disk.put(&owned, body.pieces()).map_err(|failure| failure.explain(&owned))).await
     }
 
     async fn get(&self, key: &str) -> Result<Option<Bytes>, ArchiveError> {
@@ -168,7 +173,7 @@ impl Drop for Staged {
 }
 
 impl Disk {
-    fn put(&self, key: &str, body: &[u8]) -> Result<Put, Failure> {
+    fn put(&self, key: &str, body: &[impl AsRef<[u8]>]) -> Result<Put, Failure> {
         let path = self.root.join(key);
         let folder = path.parent().expect("a key lies below the root");
         // Asked first, so that a batch which is put again is not written again. The link has the last word.
@@ -189,7 +194,7 @@ impl Disk {
     }
 
     /// Writes `body` into a temporary file, durable.
-    fn stage(&self, body: &[u8]) -> Result<Staged, Failure> {
+    fn stage(&self, body: &[impl AsRef<[u8]>]) -> Result<Staged, Failure> {
         let temp = self.root.join(TEMP);
         self.make_durable(&temp)?;
         let (staged, mut file) = loop {
@@ -204,7 +209,8 @@ impl Disk {
         };
         // Without locks there is no telling a dead one's files, and then they are left alone.
         let _ = file.try_lock();
-        file.write_all(body).and_then(|()| file.sync_all()).map_err(at(&staged.path))?;
+        let written = body.iter().try_for_each(|piece| file.write_all(piece.as_ref()));
+        written.and_then(|()| file.sync_all()).map_err(at(&staged.path))?;
         Ok(staged)
     }
 

@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::digest::Digest;
+use crate::encode::Pieces;
 
 pub use local::LocalArchive;
 pub use memory::MemoryArchive;
@@ -98,6 +99,11 @@ impl ArchiveError {
 pub trait ArchiveStore: Send + Sync {
     /// Puts `body` under `key` unless an object stands there. Durable once it returns.
     async fn put_if_absent(&self, key: &str, body: Bytes) -> Result<Put, ArchiveError>;
+
+    /// The same of bytes in pieces. A store that can take them as they are holds nothing twice.
+    async fn put_pieces_if_absent(&self, key: &str, body: &Pieces) -> Result<Put, ArchiveError> {
+        self.put_if_absent(key, body.join()).await
+    }
 
     /// The object, or `None` where there is none.
     async fn get(&self, key: &str) -> Result<Option<Bytes>, ArchiveError>;

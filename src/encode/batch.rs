@@ -33,7 +33,7 @@ impl FinishedObject {
             key: self.key.clone(),
             kind: self.kind,
             rows: self.object.rows,
-            bytes: self.object.bytes.len() as u64,
+            bytes: self.object.bytes.bytes(),
             sha256: self.sha256,
             min_emit_time: self.object.min_emit_time,
             max_emit_time: self.object.max_emit_time,
@@ -211,7 +211,7 @@ impl BatchEncoder {
 }
 
 fn finished(key: String, kind: ObjectKind, object: EncodedObject) -> FinishedObject {
-    FinishedObject { key, kind, sha256: Digest::of(&object.bytes), object }
+    FinishedObject { key, kind, sha256: object.bytes.digest(), object }
 }
 
 #[cfg(test)]

@@ -40,9 +40,9 @@ fn rows_go_to_their_partitions_and_objects_come_in_the_order_of_their_keys() {
     assert_eq!(objects.iter().map(|object| object.object.rows).sum::<u64>(), 300);
     assert_eq!(objects[0].key, "events/dt=2026-11-19/resource_category=api_key/20261121T093000Z-s-00000003.parquet");
     for object in &objects {
-        assert_eq!(object.sha256, Digest::of(&object.object.bytes));
+        assert_eq!(object.sha256, Digest::of(&object.object.bytes.join()));
         let line = object.manifest_object();
-        assert_eq!((line.rows, line.bytes), (object.object.rows, object.object.bytes.len() as u64));
+        assert_eq!((line.rows, line.bytes), (object.object.rows, object.object.bytes.bytes()));
         let date = &object.key["events/dt=".len()..][..10];
         assert!(line.min_emit_time <= line.max_emit_time);
         assert_eq!(&line.max_emit_time.unwrap().to_string()[..10], date);
@@ -60,7 +60,7 @@ fn how_partitions_alternate_changes_no_byte() {
         let apart = finish(one_after_the_other.clone(), &layout);
         assert_eq!(alternating.len(), 2);
         for (a, b) in alternating.iter().zip(&apart) {
-            assert_eq!((&a.key, &a.object.bytes), (&b.key, &b.object.bytes));
+            assert_eq!((&a.key, a.object.bytes.join()), (&b.key, b.object.bytes.join()));
         }
     }
 }
@@ -123,7 +123,7 @@ fn who_encodes_and_when_changes_no_byte() {
                 batch.finish(&window(), &ShardId::new("s"), 3).unwrap()
             });
             for (object, expected) in objects.iter().zip(&expected) {
-                let same = object.object.bytes == expected.object.bytes && object.key == expected.key;
+                let same = object.object.bytes.join() == expected.object.bytes.join() && object.key == expected.key;
                 assert!(same, "{format:?} {compression:?}, {threads} threads, every {every} rows");
             }
             assert_eq!(objects.len(), expected.len());
@@ -159,7 +159,7 @@ fn encoded_bytes_are_within_a_fifth_of_the_final_size_from_a_thousand_rows_on() 
             }
             object.encode().unwrap();
             let estimate = object.encoded_bytes() as f64;
-            let size = object.finish().unwrap().bytes.len() as f64;
+            let size = object.finish().unwrap().bytes.bytes() as f64;
             let off = (estimate - size) / size;
             println!(
                 "{:?} {:?} raw {} {count}: {size} bytes, {:+.1} %",
@@ -216,7 +216,7 @@ fn the_row_group_of_an_idle_partition_ends_whoever_asks_for_it() {
         assert_eq!((&often.key, often.sha256), (&once.key, once.sha256));
     }
     let groups = |object: &FinishedObject| -> Vec<i64> {
-        let metadata = ParquetMetaDataReader::new().parse_and_finish(&object.object.bytes).unwrap();
+        let metadata = ParquetMetaDataReader::new().parse_and_finish(&object.object.bytes.join()).unwrap();
         metadata.row_groups().iter().map(RowGroupMetaData::num_rows).collect()
     };
     assert_eq!(groups(&often[0]), [64 * 1_024, 64 * 1_024, 1_024], "never idle");

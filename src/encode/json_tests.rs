@@ -11,7 +11,7 @@ fn encode(samples: &[Sample], layout: &Layout) -> Vec<u8> {
     for sample in samples {
         object.append(&sample.row());
     }
-    object.finish().unwrap().bytes.to_vec()
+    object.finish().unwrap().bytes.join().to_vec()
 }
 
 #[test]

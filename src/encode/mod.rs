@@ -35,6 +35,7 @@ pub use layout::{Compression, Format, Layout, PartitionKey};
 pub use object::{EncodedObject, ObjectEncoder};
 pub use parquet::CREATED_BY;
 pub use reject::{REJECT_FIELDS, RejectRow};
+pub use segments::Pieces;
 
 use crate::record::Record;
 use crate::source::{RecordPosition, ShardId};

@@ -2,18 +2,18 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::json::{self, JsonEncoder};
 use super::parquet::{ParquetEncoder, ParquetSettings};
+use super::segments::Pieces;
 use super::{EncodeError, Format, Layout, Row};
 
 /// An object's bytes and what a manifest tells about them.
 #[derive(Clone, Debug)]
 pub struct EncodedObject {
     /// The object.
-    pub bytes: Bytes,
+    pub bytes: Pieces,
     /// How many rows it holds.
     pub rows: u64,
     /// The earliest `emit_time` among them, full precision.
@@ -145,9 +145,9 @@ impl ObjectEncoder {
     pub fn finish(self) -> Result<EncodedObject, EncodeError> {
         let bytes = match self.format {
             Writer::Parquet(writer) => writer.finish()?,
-            Writer::Json(writer) => writer.finish()?,
+            Writer::Json(writer) => writer.finish()?.into(),
         };
         let (min_emit_time, max_emit_time) = self.emit_times.unzip();
-        Ok(EncodedObject { bytes: bytes.into(), rows: self.rows, min_emit_time, max_emit_time })
+        Ok(EncodedObject { bytes, rows: self.rows, min_emit_time, max_emit_time })
     }
 }

@@ -21,7 +21,7 @@ use super::chunk::{Chunk, Extent, Finished};
 use super::compress::Compressors;
 use super::pages::{ColumnChunk, PageStores, Pages};
 use super::schema::{self, COLUMN_COUNT, COLUMNS, ColumnType, Index};
-use super::segments::Segments;
+use super::segments::{Pieces, Segments};
 use super::{Compression, EncodeError, Layout, Row, whole_bytes};
 
 /// The file's `created_by`. It names the form of the bytes and not the program's version, so that a batch begun by one
@@ -248,7 +248,7 @@ impl ParquetEncoder {
     }
 
     /// The file.
-    pub(super) fn finish(mut self) -> Result<Vec<u8>, EncodeError> {
+    pub(super) fn finish(mut self) -> Result<Pieces, EncodeError> {
         if self.chunk.rows() > 0 {
             self.fill();
         }
@@ -258,7 +258,7 @@ impl ParquetEncoder {
             None => OpenFile::new(&self.settings)?,
         };
         file.close_group()?;
-        Ok(file.writer.into_inner()?.into_bytes())
+        Ok(file.writer.into_inner()?.into_pieces())
     }
 }
 

@@ -16,7 +16,7 @@ fn encode(samples: &[Sample], layout: &Layout) -> Bytes {
     for sample in samples {
         object.append(&sample.row());
     }
-    object.finish().unwrap().bytes
+    object.finish().unwrap().bytes.join()
 }
 
 fn metadata(bytes: &Bytes) -> ParquetMetaData {
@@ -37,7 +37,7 @@ fn asking_for_sizes_between_rows_changes_no_byte() {
         object.append(&sample.row());
         assert!(object.encoded_bytes() > 0 && object.memory_bytes() > 0);
     }
-    assert_eq!(object.finish().unwrap().bytes, encode(&samples, &layout()));
+    assert_eq!(object.finish().unwrap().bytes.join(), encode(&samples, &layout()));
 }
 
 #[test]

@@ -2,6 +2,10 @@
 
 use std::io::{self, Write};
 
+use bytes::Bytes;
+
+use crate::digest::Digest;
+
 /// Small enough that many objects may be open, large enough that few are made.
 const SEGMENT_BYTES: usize = 256 << 10;
 
@@ -17,11 +21,56 @@ impl Segments {
         self.segments.iter().map(Vec::capacity).sum()
     }
 
-    /// All of them in one piece; each goes as it is copied.
-    pub(super) fn into_bytes(self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(self.segments.iter().map(Vec::len).sum());
-        self.segments.into_iter().for_each(|segment| bytes.extend_from_slice(&segment));
-        bytes
+    /// All of them, as they are.
+    pub(super) fn into_pieces(self) -> Pieces {
+        self.segments.into_iter().map(Bytes::from).collect()
+    }
+}
+
+/// An object's bytes, in the pieces that they were made in: in one piece, they would stand in memory twice.
+#[derive(Clone, Debug, Default)]
+pub struct Pieces(Vec<Bytes>);
+
+impl FromIterator<Bytes> for Pieces {
+    fn from_iter<I: IntoIterator<Item = Bytes>>(pieces: I) -> Self {
+        Self(pieces.into_iter().collect())
+    }
+}
+
+impl From<Bytes> for Pieces {
+    fn from(bytes: Bytes) -> Self {
+        Self(vec![bytes])
+    }
+}
+
+impl From<Vec<u8>> for Pieces {
+    fn from(bytes: Vec<u8>) -> Self {
+        Bytes::from(bytes).into()
+    }
+}
+
+impl Pieces {
+    /// How many bytes there are.
+    pub fn bytes(&self) -> u64 {
+        self.0.iter().map(|piece| piece.len() as u64).sum()
+    }
+
+    /// They themselves, in order.
+    pub(crate) fn pieces(&self) -> &[Bytes] {
+        &self.0
+    }
+
+    /// Their digest.
+    pub fn digest(&self) -> Digest {
+        Digest::of_pieces(&self.0)
+    }
+
+    /// All of them in one piece; a copy, where there are several.
+    pub fn join(&self) -> Bytes {
+        match &self.0[..] {
+            [whole] => whole.clone(),
+            pieces => pieces.concat().into(),
+        }
     }
 }
 
@@ -57,8 +106,10 @@ mod tests {
             let mut segments = Segments::default();
             written.chunks(piece).for_each(|bytes| segments.write_all(bytes).unwrap());
             assert!(segments.capacity() <= written.len() + 2 * SEGMENT_BYTES);
-            assert_eq!(segments.into_bytes(), written);
+            let pieces = segments.into_pieces();
+            assert!(pieces.join() == written, "in pieces of {piece}");
+            assert_eq!((pieces.bytes(), pieces.digest()), (written.len() as u64, Digest::of(&written)));
         }
-        assert!(Segments::default().into_bytes().is_empty());
+        assert!(Segments::default().into_pieces().join().is_empty());
     }
 }

@@ -383,7 +383,7 @@ impl Seat {
         let committed = |object: &FinishedObject| CommittedObject {
             kind: object.kind,
             key: object.key.clone(),
-            bytes: object.object.bytes.len() as u64,
+            bytes: object.object.bytes.bytes(),
         };
         let put: Vec<_> = batch.objects.iter().map(committed).collect();
         let mut shown = self.totals.board.lock();

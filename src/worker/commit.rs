@@ -27,7 +27,7 @@ use crate::archive::manifest::{Manifest, ManifestObject};
 use crate::archive::{ArchiveError, Put};
 use crate::dedupe::ClaimError;
 use crate::digest::Digest;
-use crate::encode::{FinishedObject, keys, read};
+use crate::encode::{FinishedObject, Pieces, keys, read};
 use crate::lease::{Lease, LeaseError};
 use crate::ops::blocking::long_work;
 use crate::ops::failpoint;
@@ -184,14 +184,15 @@ impl Commit<'_> {
     /// Puts one object, or adopts what an earlier attempt at this very batch put.
     async fn put_object(&self, object: &FinishedObject) -> Result<ManifestObject, CommitError> {
         let listed = object.manifest_object();
-        let standing = self.put(&object.key, &object.object.bytes).await?;
+        let bytes = &object.object.bytes;
+        let standing = self.put(&object.key, bytes).await?;
         failpoint::reach("object_put");
         let Some(standing) = standing else { return Ok(listed) };
         let sha256 = long_work(|| Digest::of(&standing));
         if sha256 != object.sha256 && !planted(Bug::AnyObjectAdopted) {
             // Another version of this program may have encoded the same rows differently; what counts is the rows.
-            let (found, meant) = (standing.clone(), object.object.bytes.clone());
-            let same = long_work(|| read::same_rows(found, meant, &object.key));
+            let found = standing.clone();
+            let same = long_work(|| read::same_rows(found, bytes.join(), &object.key));
             let foreign = |reason| CommitError::Foreign { key: object.key.clone(), reason };
             if !same.map_err(|error| foreign(error.to_string()))? {
                 return Err(foreign("it holds other records".into()));
@@ -228,8 +229,8 @@ impl Commit<'_> {
     /// Puts the manifest, or finds the one that an earlier attempt put; the digest of what stands.
     async fn put_manifest(&self, manifest: Manifest) -> Result<Digest, CommitError> {
         let key = keys::manifest_key(&manifest.shard, manifest.batch_seq);
-        let bytes = Bytes::from(manifest.to_bytes());
-        let Some(standing) = self.put(&key, &bytes).await? else { return Ok(Digest::of(&bytes)) };
+        let bytes = Pieces::from(manifest.to_bytes());
+        let Some(standing) = self.put(&key, &bytes).await? else { return Ok(bytes.digest()) };
         match serde_json::from_slice::<Manifest>(&standing) {
             Ok(found) if found.same_batch(&manifest) => Ok(Digest::of(&standing)),
             Ok(_) => Err(CommitError::Foreign { key, reason: "it describes another batch".into() }),
@@ -238,9 +239,9 @@ impl Commit<'_> {
     }
 
     /// Puts `bytes` under `key`; what stands there already, if anything does.
-    async fn put(&self, key: &str, bytes: &Bytes) -> Result<Option<Bytes>, CommitError> {
+    async fn put(&self, key: &str, bytes: &Pieces) -> Result<Option<Bytes>, CommitError> {
         let archive = &self.ports.archive;
-        let put = self.try_again(ArchiveError::may_pass, || archive.put_if_absent(key, bytes.clone())).await?;
+        let put = self.try_again(ArchiveError::may_pass, || archive.put_pieces_if_absent(key, bytes)).await?;
         if put == Put::Created {
             return Ok(None);
         }

@@ -204,7 +204,7 @@ impl OpenBatch {
         let mut tally = self.tally;
         tally.batches = 1;
         tally.objects = objects.len() as u64;
-        tally.object_bytes = objects.iter().map(|object| object.object.bytes.len() as u64).sum();
+        tally.object_bytes = objects.iter().map(|object| object.object.bytes.bytes()).sum();
         tally.gaps = u64::from(self.gap.is_some());
         let pending = Pending {
             batch_seq,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use auditlake::archive::{ArchiveError, ArchiveStore, Listed, LocalArchive, MemoryArchive, Put, Stat};
 use auditlake::digest::Digest;
+use auditlake::encode::Pieces;
 use bytes::Bytes;
 use tokio::task::JoinSet;
 
@@ -16,6 +17,7 @@ pub(crate) async fn keeps_the_contract(store: Arc<dyn ArchiveStore>) {
     an_object_is_put_once_and_never_changed(&*store).await;
     a_listing_is_sorted_by_whole_keys_and_takes_any_prefix(&*store).await;
     bodies_of_any_size_come_back_as_they_were(&*store).await;
+    what_is_put_in_pieces_stands_whole(&*store).await;
     keys_with_odd_characters_are_kept_as_they_are(&*store).await;
     what_is_told_of_an_object_is_true(&*store).await;
     the_beginning_of_a_listing_is_that_of_the_whole(&*store).await;
@@ -25,6 +27,15 @@ pub(crate) async fn keeps_the_contract(store: Arc<dyn ArchiveStore>) {
 
 fn body(text: &str) -> Bytes {
     Bytes::copy_from_slice(text.as_bytes())
+}
+
+async fn what_is_put_in_pieces_stands_whole(store: &dyn ArchiveStore) {
+    let (none, three) = (Pieces::default(), Pieces::from_iter(["one ", "", "object"].map(body)));
+    for (key, pieces, whole) in [("pieces/none", none, ""), ("pieces/three", three, "one object")] {
+        assert_eq!(store.put_pieces_if_absent(key, &pieces).await.unwrap(), Put::Created);
+        assert_eq!(store.put_pieces_if_absent(key, &Pieces::from(body("other"))).await.unwrap(), Put::Exists);
+        assert_eq!(store.get(key).await.unwrap(), Some(body(whole)));
+    }
 }
 
 async fn keys(store: &dyn ArchiveStore, prefix: &str) -> Vec<String> {

@@ -120,7 +120,7 @@ fn write_archive(root: &Path, layout: &Layout, rows: &[Sample], rejects: u32) {
     for object in batch.finish(&window(), &shard, 0).expect("objects") {
         let path = root.join(object.key);
         fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
-        fs::write(path, object.object.bytes).expect("an object");
+        fs::write(path, object.object.bytes.join()).expect("an object");
     }
 }
 

@@ -11,7 +11,7 @@ fn temps(root: &Path) -> usize {
 #[test]
 fn a_crash_before_the_link_leaves_nothing_visible_and_is_tidied_up() {
     let root = tempfile::tempdir().unwrap();
-    let staged = disk(root.path(), true).stage(b"half a batch").unwrap();
+    let staged = disk(root.path(), true).stage(&[b"half a batch"]).unwrap();
     // A crash runs no destructors and gives up all locks.
     let left = root.path().join(TEMP).join("1-0");
     fs::copy(&staged.path, &left).unwrap();
@@ -27,7 +27,7 @@ fn a_crash_before_the_link_leaves_nothing_visible_and_is_tidied_up() {
 fn the_file_that_a_living_writer_has_staged_is_spared() {
     let root = tempfile::tempdir().unwrap();
     let writer = disk(root.path(), true);
-    let staged = writer.stage(b"whole").unwrap();
+    let staged = writer.stage(&[b"whole"]).unwrap();
     LocalArchive::open(root.path()).unwrap();
     assert_eq!(writer.publish(&staged, &root.path().join("key")).unwrap(), Put::Created);
 }
@@ -37,10 +37,10 @@ fn an_object_is_never_replaced_with_links_or_without() {
     for hard_links in [true, false] {
         let root = tempfile::tempdir().unwrap();
         let disk = disk(root.path(), hard_links);
-        assert_eq!(disk.put("a/b", b"first").unwrap(), Put::Created, "links: {hard_links}");
-        assert_eq!(disk.put("a/b", b"second").unwrap(), Put::Exists);
+        assert_eq!(disk.put("a/b", &[b"first"]).unwrap(), Put::Created, "links: {hard_links}");
+        assert_eq!(disk.put("a/b", &[b"second"]).unwrap(), Put::Exists);
         // The link has the last word: whoever looked before the object stood finds it there.
-        let late = disk.stage(b"late").unwrap();
+        let late = disk.stage(&[b"late"]).unwrap();
         assert_eq!(disk.publish(&late, &root.path().join("a/b")).unwrap(), Put::Exists);
         drop(late);
         assert_eq!(disk.get("a/b").unwrap().unwrap(), "first");
@@ -53,7 +53,7 @@ fn an_object_is_never_replaced_with_links_or_without() {
 fn without_links_whoever_comes_second_waits_and_finds_what_the_first_has_put() {
     let root = tempfile::tempdir().unwrap();
     let (second, key) = (disk(root.path(), false), root.path().join("key"));
-    let staged = second.stage(b"second").unwrap();
+    let staged = second.stage(&[b"second"]).unwrap();
     let lock = File::create(root.path().join(TEMP).join("lock")).unwrap();
     lock.lock().unwrap();
     let put = std::thread::scope(|threads| {
@@ -71,7 +71,7 @@ fn without_links_whoever_comes_second_waits_and_finds_what_the_first_has_put() {
 fn what_another_process_of_the_same_number_has_staged_is_left_alone() {
     let root = tempfile::tempdir().unwrap();
     let disk = disk(root.path(), true);
-    drop(disk.stage(b"").unwrap());
+    drop(disk.stage(&[b""]).unwrap());
     // Other tests of this process take numbers, too.
     let next = TEMP_NUMBER.load(Ordering::Relaxed);
     let taken = (next..next + 100).map(|n| root.path().join(TEMP).join(format!("{}-{n}", std::process::id())));
@@ -79,7 +79,7 @@ fn what_another_process_of_the_same_number_has_staged_is_left_alone() {
     for path in &taken {
         fs::write(path, "another's").unwrap();
     }
-    let staged = disk.stage(b"ours").unwrap();
+    let staged = disk.stage(&[b"ours"]).unwrap();
     assert!(!taken.contains(&staged.path));
     assert!(taken.iter().all(|path| fs::read_to_string(path).unwrap() == "another's"));
 }
@@ -87,7 +87,7 @@ fn what_another_process_of_the_same_number_has_staged_is_left_alone() {
 #[test]
 fn an_object_is_read_only() {
     let root = tempfile::tempdir().unwrap();
-    disk(root.path(), true).put("a", b"body").unwrap();
+    disk(root.path(), true).put("a", &[b"body"]).unwrap();
     assert!(fs::metadata(root.path().join("a")).unwrap().permissions().readonly());
 }
 
@@ -95,7 +95,7 @@ fn an_object_is_read_only() {
 fn a_link_in_the_archive_is_shown_and_not_followed() {
     let root = tempfile::tempdir().unwrap();
     let disk = disk(root.path(), true);
-    disk.put("events/a", b"body").unwrap();
+    disk.put("events/a", &[b"body"]).unwrap();
     std::os::unix::fs::symlink("..", root.path().join("events/loop")).unwrap();
     let keys: Vec<_> = disk.list("").unwrap().into_iter().map(|object| object.key).collect();
     assert_eq!(keys, ["events/a", "events/loop"]);
@@ -117,7 +117,7 @@ fn opening_and_reading_makes_nothing() {
     assert!(disk(&root, true).list("").unwrap().is_empty());
     assert!(disk(&root, true).get("a").unwrap().is_none());
     assert!(!root.exists());
-    assert_eq!(disk(&root, true).put("a", b"").unwrap(), Put::Created);
+    assert_eq!(disk(&root, true).put("a", &[b""]).unwrap(), Put::Created);
 }
 
 #[test]

@@ -22,7 +22,7 @@ fn encode(samples: &[Sample], layout: &Layout) -> Bytes {
     for sample in samples {
         object.append(&sample.row());
     }
-    object.finish().unwrap().bytes
+    object.finish().unwrap().bytes.join()
 }
 
 fn key(layout: &Layout) -> String {
