@@ -47,7 +47,11 @@ impl Standing {
         for partition in &left_over.partitions {
             let key = keys::object_key(partition, &left_over.window, &row.shard, row.batch_seq, &left_over.layout);
             let damaged = |reason: String| ChainError::Damaged { key: key.clone(), reason };
-            let bytes = archive.get(&key).await?.ok_or_else(|| damaged("came and went".to_owned()))?;
+            let Some(bytes) = archive.get(&key).await? else {
+                // Who was told that it holds other records has moved it away since: claims decide, as where nothing stood.
+                tracing::warn!(shard = %row.shard, key, "an object that stood of the batch under way is gone; its records are claimed anew");
+                continue;
+            };
             let held = read_rows(bytes, &key, Projection::Keys).and_then(|rows| {
                 rows.map(|row| row.map(|row| ((row.payload, row.index), row.conflict)))
                     .collect::<Result<Held, ReadError>>()

@@ -109,6 +109,27 @@ async fn what_stands_and_is_not_of_the_shards_stops_it_and_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_stands_and_holds_other_records_is_moved_away_and_the_batch_goes_on() {
+    let elsewhere = shared_world().await;
+    for id in 0..10 {
+        elsewhere.put("s", &record_at(format!("forged{id}"), YESTERDAY));
+        elsewhere.put("s", &record_at(format!("t{id}"), TODAY));
+    }
+    elsewhere.catch_up().await;
+    let world = shared_world().await;
+    robbed_in_the_middle_of_a_commit(&world, "_manifests/").await;
+    let key = world.keys("events/dt=2026-11-20").await.remove(0);
+    world.archive.overwrite(&key, elsewhere.archive.get(&key).await.unwrap().unwrap());
+    for _ in 0..2 {
+        let summary = world.catch_up().await;
+        let [failure] = &summary.failures[..] else { panic!("{summary:?}") };
+        assert!(failure.to_string().starts_with(&format!("s: {key} stands in the archive already")), "{failure}");
+    }
+    world.archive.remove(&key);
+    goes_on(&world, 30).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_the_source_no_longer_has_stops_the_shard_and_says_which_objects_stand() {
     let world = shared_world().await;
     robbed_in_the_middle_of_a_commit(&world, "_manifests/").await;
