@@ -4,12 +4,13 @@
 # Emulated, a build of Rust takes very long: rather one on each, joined by `docker buildx imagetools create`.
 # Nothing here names an architecture. `make test-image` builds it and runs the main job in it.
 
-FROM docker.io/library/rust:1.95-slim-bookworm AS build
+FROM docker.io/library/rust:1.95-bookworm AS build
 WORKDIR /build
 
 # What the binary depends on, in a layer of its own, that lasts until Cargo.lock changes. Nothing of ours is in it but
 # manifests: cargo builds two empty crates.
 COPY Cargo.toml Cargo.lock ./
+COPY .cargo .cargo
 COPY tests/servers/Cargo.toml tests/servers/
 RUN mkdir -p src tests/servers/src \
     && echo 'fn main() {}' >src/main.rs \

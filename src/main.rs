@@ -2,6 +2,10 @@
 
 use std::process::ExitCode;
 
+/// What one thread decodes another frees: the system's allocator waits at locks for that. `.cargo/config.toml` has its settings.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     auditlake::cli::main()
 }

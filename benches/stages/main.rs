@@ -19,6 +19,10 @@ use divan::{Bencher, Divan};
 
 use crate::stages::{STAGES, Stage, Work, records};
 
+/// As in the program: a good part of the instructions is the allocator's.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {

@@ -51,7 +51,7 @@ if ! buildah inspect --type image "$build_base" >/dev/null 2>&1; then
     [[ "$(rustc --version)" == "rustc $wanted"[.\ ]* ]] \
         || fail "the Dockerfile's Rust is $wanted, this is $(rustc --version): RUSTUP_TOOLCHAIN=$wanted make test-image"
     toolchain="$(rustc --print sysroot)"
-    mmdebstrap --quiet --variant=minbase --mode=root --include=ca-certificates,gcc,libc6-dev \
+    mmdebstrap --quiet --variant=minbase --mode=root --include=ca-certificates,gcc,libc6-dev,make \
         --customize-hook="mkdir -p \"\$1/usr/local/cargo\" && cp -a '$toolchain/bin' '$toolchain/lib' \"\$1/usr/local/\"" \
         bookworm "$work/build.tar"
     make_base "$build_base" "$work/build.tar" --env CARGO_HOME=/usr/local/cargo \
