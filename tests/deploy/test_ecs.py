@@ -58,7 +58,7 @@ class Files(unittest.TestCase):
     def test_the_verifier_is_the_worker_but_for_its_job_and_its_role(self):
         worker, verifier = (load_json(ECS / f"{name}.json") for name in ("task-definition", "verify-task-definition"))
         [container], [other] = worker["containerDefinitions"], verifier["containerDefinitions"]
-        self.assertEqual(other["command"], ["verify", "--record"])
+        self.assertEqual(other["command"], ["verify", "--record", "--json"])
         self.assertNotEqual(verifier["taskRoleArn"], worker["taskRoleArn"])
         self.assertNotIn("portMappings", other)
         for task, its in (worker, container), (verifier, other):
