@@ -95,8 +95,8 @@ deploy-files: $(DEPLOY_VENV)/installed ## makes anew what stands under deploy/ t
 		'apiVersion: monitoring.coreos.com/v1' 'kind: PrometheusRule' 'metadata:' '  name: auditlake' 'spec:'; \
 	sed -n '/^groups:/,$$ s/^\(.\)/  \1/p' deploy/prometheus/alerts.yaml; \
 	} >deploy/kubernetes/components/monitoring/prometheus-rule.yaml
-	sed -e 's/"family": "auditlake"/"family": "auditlake-verify"/' -e 's/auditlake-TaskRole/auditlake-VerifierTaskRole/' \
-		-e 's/"command": \["run"\]/"command": ["verify", "--record"]/' -e 's/"awslogs-stream-prefix": "worker"/"awslogs-stream-prefix": "verify"/' \
+	sed -e 's/"family": "auditlake"/"family": "auditlake-verify"/' -e 's/auditlake-TaskRole[^"]*/auditlake-VerifierTaskRole-OF-THE-STACK/' \
+		-e 's/"command": \["run"\]/"command": ["verify", "--record", "--json"]/' -e 's/"awslogs-stream-prefix": "worker"/"awslogs-stream-prefix": "verify"/' \
 		-e '/"portMappings"/d' deploy/ecs/task-definition.json >deploy/ecs/verify-task-definition.json
 	cd tests/deploy && AUDITLAKE_WRITE_DOCS=1 $(abspath $(DEPLOY_VENV))/bin/python -m unittest --quiet test_stack_page
 

@@ -124,7 +124,7 @@ pub struct S3Config {
     /// The bucket's region; the SDK's own where it is missing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub region: Option<String>,
-    /// Another endpoint than the region's (MinIO, R2, GCS).
+    /// Another endpoint than the region's (MinIO, R2), of a store that keeps `If-None-Match`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub endpoint_url: Option<String>,
     /// Whether the bucket stands in the path instead of the host name.

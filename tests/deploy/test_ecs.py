@@ -1,13 +1,16 @@
 """The ECS files: of the shape and with the words that the API takes, and a configuration that the binary takes."""
 
 import json
+import pathlib
+import tempfile
 import unittest
 
 import botocore.session
 from botocore.validate import ParamValidator
 
-from support import DEPLOY, auditlake, load_json
+from support import DEPLOY, DOCS, auditlake, load_json, run
 from test_cloudformation import template
+from test_docs import blocks
 
 ECS = DEPLOY / "ecs"
 # What the API calls the request that takes the file.
@@ -58,7 +61,7 @@ class Files(unittest.TestCase):
     def test_the_verifier_is_the_worker_but_for_its_job_and_its_role(self):
         worker, verifier = (load_json(ECS / f"{name}.json") for name in ("task-definition", "verify-task-definition"))
         [container], [other] = worker["containerDefinitions"], verifier["containerDefinitions"]
-        self.assertEqual(other["command"], ["verify", "--record"])
+        self.assertEqual(other["command"], ["verify", "--record", "--json"])
         self.assertNotEqual(verifier["taskRoleArn"], worker["taskRoleArn"])
         self.assertNotIn("portMappings", other)
         for task, its in (worker, container), (verifier, other):
@@ -68,6 +71,31 @@ class Files(unittest.TestCase):
                 its.pop(differs, None)
             its["logConfiguration"]["options"].pop("awslogs-stream-prefix")
         self.assertEqual(verifier, worker, "run `make deploy-files`")
+
+    def test_the_guides_commands_fill_in_every_name(self):
+        [fill] = [block for block in blocks(DOCS / "deployment.md", "sh") if "fill()" in block]
+        stand_ins = """
+            IMAGE=an-image AWS_REGION=a-region SUBNETS=subnet-a,subnet-b SECURITY_GROUP=sg-a
+            output() { echo "the-$1"; }
+            aws() { case "$*" in *" get-role "*) echo execution;; *RegistryArn*) echo a-registry;; esac; }
+        """
+        with tempfile.TemporaryDirectory() as scratch:
+            place = pathlib.Path(scratch)
+            (place / "deploy").symlink_to(DEPLOY)
+            run("bash", "-euc", stand_ins + fill, cwd=place)
+            for name, role in {"task-definition": "the-TaskRoleArn", "verify-task-definition": "the-VerifierTaskRoleArn"}.items():
+                task = load_json(place / f"{name}.json")
+                [container] = task["containerDefinitions"]
+                env = {pair["name"]: pair["value"] for pair in container["environment"]}
+                self.assertEqual((task["taskRoleArn"], task["executionRoleArn"], container["image"]), (role, "execution", "an-image"))
+                self.assertEqual(env["AUDITLAKE__ARCHIVE__S3__BUCKET"], "the-BucketName")
+                self.assertEqual(container["logConfiguration"]["options"]["awslogs-region"], "a-region")
+            service = load_json(place / "service.json")
+            self.assertEqual(service["networkConfiguration"]["awsvpcConfiguration"]["subnets"], ["subnet-a", "subnet-b"])
+            for name in ("task-definition", "verify-task-definition", "service"):
+                text = (place / f"{name}.json").read_text()
+                for of_the_example in ("444455556666", "us-east-1", "example-audit-archive", "OF-THE-STACK"):
+                    self.assertNotIn(of_the_example, text, name)
 
     def test_schedules_run_the_containers_that_there_are(self):
         schedule = template(ECS / "scheduled-task.yaml")

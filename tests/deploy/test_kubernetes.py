@@ -1,5 +1,6 @@
 """The Kubernetes files: valid for the API, safe by default, and in agreement with one another and with the binary."""
 
+import json
 import os
 import pathlib
 import shutil
@@ -11,8 +12,9 @@ import unittest
 import kubernetes_validate
 import yaml
 
-from support import DEPLOY, auditlake, run
+from support import DEPLOY, DOCS, auditlake, run
 from test_cloudformation import template
+from test_docs import blocks
 
 KUBERNETES = DEPLOY / "kubernetes"
 BUILDS = [KUBERNETES / name for name in ("base", "overlays/example", "overlays/example-catch-up", "overlays/example-gke")]
@@ -165,6 +167,37 @@ class Builds(unittest.TestCase):
             text = yaml.safe_dump_all(resources)
             for of_the_base in ("111122223333", "eu-central-1", "image: auditlake\n", "audit-archive\n", "my-project"):
                 self.assertNotIn(of_the_base, text.replace("example-audit-archive", ""), path)
+
+    def test_the_guides_commands_leave_nothing_of_the_example(self):
+        [copy] = [block for block in blocks(DOCS / "deployment.md", "sh") if "overlays/mine/auditlake.toml" in block]
+        stand_ins = 'REGISTRY=a-registry AWS_REGION=a-region; output() { echo "the-$1"; }\n'
+        with tempfile.TemporaryDirectory() as scratch:
+            shutil.copytree(KUBERNETES, pathlib.Path(scratch) / "deploy/kubernetes")
+            run("bash", "-euc", stand_ins + copy, cwd=scratch)
+            text = run(KUSTOMIZE, "kustomize", pathlib.Path(scratch) / "deploy/kubernetes/overlays/mine")
+        for of_the_example in ("444455556666", "us-east-1", "example-audit-archive", "registry.example.com"):
+            self.assertNotIn(of_the_example, text)
+        for filled_in in ("a-registry/auditlake:", "the-ServiceAccountRoleArn", "the-VerifierServiceAccountRoleArn", "the-StreamArn", "the-BucketName"):
+            self.assertIn(filled_in, text)
+
+    def test_a_report_is_mounted_in_a_job_like_the_proofs(self):
+        [helper] = [block for block in blocks(DOCS / "operations.md", "sh") if "with_report()" in block]
+        [proof] = [resource for resource in self.built[KUBERNETES / "overlays/example"] if resource["kind"] == "CronJob"]
+        stand_in = 'kubectl() { case "$*" in *" create job "*) cat proof;; *"create --filename -") cat >made;; esac; }\n'
+        with tempfile.TemporaryDirectory() as scratch:
+            # What `kubectl create job --from` makes of it.
+            job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "against-1"}, "spec": proof["spec"]["jobTemplate"]["spec"]}
+            (pathlib.Path(scratch) / "proof").write_text(json.dumps(job))
+            run("bash", "-euc", stand_in + helper, cwd=scratch)
+            made = json.loads((pathlib.Path(scratch) / "made").read_text())
+        valid(made)
+        spec = made["spec"]["template"]["spec"]
+        [container] = spec["containers"]
+        self.assertEqual(container["args"], ["verify", "--config", "/etc/auditlake/auditlake.toml", "--against", "/kept/kept.json"])
+        auditlake(*container["args"], "--help")
+        self.assertIn({"name": "kept", "configMap": {"name": "against-1"}}, spec["volumes"])
+        self.assertIn("/kept", [mount["mountPath"] for mount in container["volumeMounts"]])
+        self.assertEqual(spec["serviceAccountName"], "auditlake-verify")
 
     def test_what_selects_workers_selects_workers_only(self):
         for path, resources in self.built.items():

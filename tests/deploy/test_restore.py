@@ -26,9 +26,11 @@ def commands():
     return [re.sub(r"\b(BUCKET|PREFIX|KEY|VERSION)=\S+", "", block) for block in found]
 
 
-class Restore(unittest.TestCase):
+class Archived(unittest.TestCase):
+    """The examples in an archive of the stack, on an emulator, and a shell with the AWS CLI."""
+
     def setUp(self):
-        aws = self.enterContext(emulator())
+        self.aws = aws = self.enterContext(emulator())
         self.witness = self.enterContext(Witness(aws.url))
         self.place = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
         outputs = make_stack(aws)
@@ -52,6 +54,8 @@ class Restore(unittest.TestCase):
                "KEY": self.key, **variables}
         return run("bash", "-euc", block, cwd=self.place, env=env)
 
+
+class Restore(Archived):
     def findings(self):
         done = subprocess.run([binary(), "verify", "--config", CONFIG], capture_output=True, text=True, cwd=ROOT,
                               env=without_ours() | self.env)
