@@ -156,20 +156,21 @@ pub async fn verify(
         in_flight: stock.in_flight,
         covered: Covered { since: options.since, until: options.until, fast: options.fast, ..Covered::default() },
         tail_compared,
-        tail_proved: tail_compared && !chains.values().any(Chain::is_cut),
+        tail_proved: tail_compared && !chains.values().any(|chain| chain.is_cut() || chain.strays),
         archive_digest: digest_of(&chain_heads),
         chain_heads,
         against: against.map(|kept| kept.began),
-        notes: [notes(&chains, leases.is_some(), &damaged), remade::notes(&chains)].concat(),
+        notes: notes(&chains, leases.is_some(), &damaged),
         gaps: Vec::new(),
         findings: stock.findings,
     };
     let mut report = Proof::new(&chains, &stock.jobs, reader, report).run(store, options, progress).await?;
-    for chain in chains.into_values() {
-        report.findings.extend(chain.findings);
-        report.gaps.extend(chain.gaps);
+    for chain in chains.values_mut() {
+        report.findings.append(&mut chain.findings);
+        report.gaps.append(&mut chain.gaps);
     }
     report.findings.extend(damaged.values().filter_map(damaged_row));
+    report.notes.extend(remade::notes(&chains, &report.findings));
     report.findings.sort();
     Ok(report)
 }
