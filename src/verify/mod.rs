@@ -69,6 +69,8 @@ pub struct Options {
     pub began: Timestamp,
     /// What an earlier proof found, to be found again.
     pub against: Option<Kept>,
+    /// Why there are no lease rows, where that is known.
+    pub no_rows: Option<String>,
 }
 
 impl Options {
@@ -160,7 +162,7 @@ pub async fn verify(
         archive_digest: digest_of(&chain_heads),
         chain_heads,
         against: against.map(|kept| kept.began),
-        notes: notes(&chains, leases.is_some(), &damaged),
+        notes: notes(&chains, leases.is_some(), options.no_rows.as_deref(), &damaged),
         gaps: Vec::new(),
         findings: stock.findings,
     };
@@ -267,11 +269,17 @@ fn shard_of(folder: &str, known: Option<&ShardId>, loaded: &[Loaded]) -> ShardId
 }
 
 /// What the chains' ends were compared with.
-fn notes(chains: &BTreeMap<String, Chain>, leases: bool, damaged: &BTreeMap<String, LeaseError>) -> Vec<String> {
-    let no_rows = "no lease rows were given: a chain whose newest manifests were taken away can't be told from one that \
-                   is whole";
+fn notes(
+    chains: &BTreeMap<String, Chain>,
+    leases: bool,
+    no_rows: Option<&str>,
+    damaged: &BTreeMap<String, LeaseError>,
+) -> Vec<String> {
     if !leases {
-        return vec![no_rows.to_owned()];
+        let why = no_rows.unwrap_or("no lease rows were given");
+        return vec![format!(
+            "{why}: a chain whose newest manifests were taken away can't be told from one that is whole"
+        )];
     }
     let is_told = |chain: &Chain| chain.bounds.known() || chain.vouched || damaged.contains_key(&chain.folder);
     let unknown = chains.values().filter(|chain| !is_told(chain));
