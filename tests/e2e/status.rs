@@ -56,10 +56,8 @@ fn an_endpoint_of_the_bucket_that_refuses_is_named() {
     let mut workspace = with_record();
     in_bucket(&mut workspace);
     let endpoints = Endpoints { s3: Some("http://127.0.0.1:1".into()), ..Endpoints::default() };
-    for command in ["status", "verify"] {
-        let done = ask(&workspace, &[command], &endpoints);
-        assert!(done.stderr.contains("archive.s3 (http://127.0.0.1:1): s3://b: "), "{command}: {}", done.stderr);
-    }
+    let done = ask(&workspace, &["verify"], &endpoints);
+    assert!(done.stderr.contains("archive.s3 (http://127.0.0.1:1): s3://b: "), "{}", done.stderr);
 }
 
 #[test]
