@@ -11,7 +11,8 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::open::{
-    Lag, OpenSource, Part, find_archive, in_time, look_at_leases, pages, refuse_lost_archive, state_is_in_use,
+    Lag, OpenSource, Part, find_archive, in_time, look_at_leases, missing_leases, pages, refuse_lost_archive,
+    state_is_in_use,
 };
 use super::{Failure, Reporting, block_on, output};
 use crate::config::Config;
@@ -100,8 +101,21 @@ async fn look(config: &Config, clock: &Arc<dyn Clock>, archive: Known) -> Result
     if archive == Some(None) {
         refuse_lost_archive(config, clock.clone()).await?;
     }
-    let Some(leases) = look_at_leases(config, archive.flatten()).await? else { return Ok(None) };
-    Ok(Some(leases.look().await?))
+    if let Some(leases) = look_at_leases(config, archive.flatten()).await? {
+        return Ok(Some(leases.look().await?));
+    }
+    // Before the first start there is neither archive nor table, and nothing is wrong.
+    match missing_leases(config).await? {
+        Some(table) if archive != Some(None) => {
+            let help = if config.state.dynamodb.create_tables {
+                "a worker makes it anew from the archive when it starts"
+            } else {
+                "make it as `auditlake check` says: a worker makes its rows anew from the archive when it starts"
+            };
+            Err(anyhow!("state.dynamodb.table_prefix: the lease table {table} is not there; {help}").into())
+        }
+        _ => Ok(None),
+    }
 }
 
 /// Which archive there is, if there is one; none where it could not be asked.
@@ -295,8 +309,9 @@ impl Status {
         };
         let stopped: Vec<String> = self.shards.iter().filter_map(ShardStatus::why_stopped).collect();
         let stopped = told("stopped", &stopped);
-        let (unread, damaged) = (told("not read", &self.unread), told("damaged", &self.damaged));
-        format!("archive {id}\n{}\n{table}{stopped}{unread}{damaged}", if self.state_is_missing { missing } else { "" })
+        let told = [stopped, told("not read", &self.unread), told("damaged", &self.damaged)].concat();
+        let missing = if self.state_is_missing { missing } else { "" };
+        format!("archive {id}\n{missing}\n{table}{}{told}", if told.is_empty() { "" } else { "\n" })
     }
 }
 

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use jiff::Timestamp;
 
 use super::against::Against;
-use super::open::{look_at_leases, read_archive};
+use super::open::{look_at_leases, missing_leases, read_archive};
 use super::progress::Bar;
 use super::{Failure, Reporting, block_on};
 use crate::ops::clock::{Clock as _, SystemClock};
@@ -58,7 +58,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         let (archive, archive_id) = read_archive(&config, clock).await?;
         let against = arguments.against.read(archive_id)?;
         let leases = look_at_leases(&config, Some(archive_id)).await?;
-        let options = Options { since: arguments.since, until: arguments.until, fast: arguments.fast, began, against };
+        let missing = if leases.is_none() { missing_leases(&config).await? } else { None };
+        let no_rows = missing.map(|table| format!("the lease table {table} is not there"));
+        let (since, until, fast) = (arguments.since, arguments.until, arguments.fast);
+        let options = Options { since, until, fast, began, against, no_rows };
         let bar = Bar::new(0);
         let mut show = |progress: Progress| {
             let message = format!("object {} of {}", progress.objects, progress.objects_total);

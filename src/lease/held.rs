@@ -1,5 +1,6 @@
 //! Holding a lease: taking it, renewing it, writing its row, giving it up, and knowing when it is lost.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -45,6 +46,8 @@ struct Shared {
     /// Up to when all is archived, if nothing is open.
     idle_through: Mutex<Option<Timestamp>>,
     lost: CancellationToken,
+    /// Another has written the row.
+    taken: AtomicBool,
     wanted: CancellationToken,
 }
 
@@ -68,6 +71,7 @@ impl Lease {
             renewed_at,
             idle_through: Mutex::new(None),
             lost: CancellationToken::new(),
+            taken: AtomicBool::new(false),
             wanted: CancellationToken::new(),
         });
         let mut lease = Self { row: seen, shared };
@@ -94,6 +98,11 @@ impl Lease {
     /// Nothing that is written afterwards takes effect.
     pub fn lost(&self) -> CancellationToken {
         self.shared.lost.clone()
+    }
+
+    /// Whether another was seen to have written the row. Where the lease is lost and it is not, it could not be renewed.
+    pub fn is_taken(&self) -> bool {
+        self.shared.taken.load(Ordering::Relaxed)
     }
 
     /// Cancelled once another worker asks for the lease.
@@ -166,6 +175,7 @@ impl Shared {
                         return Ok(());
                     }
                     let Some(found) = found.filter(|found| stored.is_ours(found, &self.holding.worker)) else {
+                        self.taken.store(true, Ordering::Relaxed);
                         self.lost.cancel();
                         return Err(LeaseError::Conflict { shard });
                     };

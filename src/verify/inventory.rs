@@ -101,7 +101,8 @@ fn presence(object: &ManifestObject, listing: &[Listed]) -> Option<(Kind, String
 
 /// The words for an object that has so many bytes, and not as many as its manifest says.
 pub(super) fn other_size(bytes: u64, object: &ManifestObject) -> String {
-    format!("it has {}, its manifest says {}", counted(bytes, "byte"), thousands(object.bytes))
+    let (has, said) = (counted(bytes, "byte"), thousands(object.bytes));
+    format!("it has {has}, its manifest says {said}, with SHA-256 {}", object.sha256)
 }
 
 /// Why an object stands that no sound manifest lists.

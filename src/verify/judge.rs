@@ -64,6 +64,8 @@ pub(super) struct Chain {
     pub(super) vouched: bool,
     /// Its lease row was made anew from the archive.
     pub(super) remade: Option<Remade>,
+    /// It does not go through where a report that was kept saw it end.
+    pub(super) strays: bool,
 }
 
 impl Chain {
@@ -81,6 +83,7 @@ impl Chain {
             parent_heads: BTreeMap::new(),
             vouched: false,
             remade: None,
+            strays: false,
             bounds,
             folder,
             shard,

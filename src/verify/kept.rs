@@ -101,7 +101,8 @@ impl Chain {
     /// Judges whether the chain still goes through where it ended when the proof of `began` was made.
     pub(super) fn judge_kept(&mut self, began: Timestamp, kept: &ChainHead, standing: Option<Digest>) {
         let newest = kept.batches.saturating_sub(1);
-        if standing == Some(kept.head) || self.excused.contains(&newest) {
+        self.strays = standing != Some(kept.head);
+        if !self.strays || self.excused.contains(&newest) {
             return;
         }
         if let Some(digest) = standing {

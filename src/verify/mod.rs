@@ -69,6 +69,8 @@ pub struct Options {
     pub began: Timestamp,
     /// What an earlier proof found, to be found again.
     pub against: Option<Kept>,
+    /// Why there are no lease rows, where that is known.
+    pub no_rows: Option<String>,
 }
 
 impl Options {
@@ -156,20 +158,21 @@ pub async fn verify(
         in_flight: stock.in_flight,
         covered: Covered { since: options.since, until: options.until, fast: options.fast, ..Covered::default() },
         tail_compared,
-        tail_proved: tail_compared && !chains.values().any(Chain::is_cut),
+        tail_proved: tail_compared && !chains.values().any(|chain| chain.is_cut() || chain.strays),
         archive_digest: digest_of(&chain_heads),
         chain_heads,
         against: against.map(|kept| kept.began),
-        notes: [notes(&chains, leases.is_some(), &damaged), remade::notes(&chains)].concat(),
+        notes: notes(&chains, leases.is_some(), options.no_rows.as_deref(), &damaged),
         gaps: Vec::new(),
         findings: stock.findings,
     };
     let mut report = Proof::new(&chains, &stock.jobs, reader, report).run(store, options, progress).await?;
-    for chain in chains.into_values() {
-        report.findings.extend(chain.findings);
-        report.gaps.extend(chain.gaps);
+    for chain in chains.values_mut() {
+        report.findings.append(&mut chain.findings);
+        report.gaps.append(&mut chain.gaps);
     }
     report.findings.extend(damaged.values().filter_map(damaged_row));
+    report.notes.extend(remade::notes(&chains, &report.findings));
     report.findings.sort();
     Ok(report)
 }
@@ -266,11 +269,17 @@ fn shard_of(folder: &str, known: Option<&ShardId>, loaded: &[Loaded]) -> ShardId
 }
 
 /// What the chains' ends were compared with.
-fn notes(chains: &BTreeMap<String, Chain>, leases: bool, damaged: &BTreeMap<String, LeaseError>) -> Vec<String> {
-    let no_rows = "no lease rows were given: a chain whose newest manifests were taken away can't be told from one that \
-                   is whole";
+fn notes(
+    chains: &BTreeMap<String, Chain>,
+    leases: bool,
+    no_rows: Option<&str>,
+    damaged: &BTreeMap<String, LeaseError>,
+) -> Vec<String> {
     if !leases {
-        return vec![no_rows.to_owned()];
+        let why = no_rows.unwrap_or("no lease rows were given");
+        return vec![format!(
+            "{why}: a chain whose newest manifests were taken away can't be told from one that is whole"
+        )];
     }
     let is_told = |chain: &Chain| chain.bounds.known() || chain.vouched || damaged.contains_key(&chain.folder);
     let unknown = chains.values().filter(|chain| !is_told(chain));

@@ -4,14 +4,16 @@
 //! chain heads somebody kept and found again; and that the shard was read on since. What came after that proof and was
 //! taken away is then archived again from where the chain ended, or is a gap with its time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
 use super::judge::{Chain, Loaded};
 use super::kept::Kept;
+use super::report::Finding;
 use crate::lease::{Compared, LeaseRow};
 use crate::ops::words::counted;
+use crate::source::ShardId;
 
 /// What is known of a row that was made anew.
 #[derive(Clone, Debug)]
@@ -46,14 +48,17 @@ impl Remade {
     }
 }
 
-/// What the reader should know of rows that were made anew.
-pub(super) fn notes(chains: &BTreeMap<String, Chain>) -> Vec<String> {
+/// What the reader should know of rows that were made anew. Of a chain with any of the `findings` nothing good is said: they
+/// tell how it is.
+pub(super) fn notes(chains: &BTreeMap<String, Chain>, findings: &[Finding]) -> Vec<String> {
+    let damaged: BTreeSet<&ShardId> = findings.iter().filter_map(|finding| finding.shard.as_ref()).collect();
     let mut notes = Vec::new();
     let mut proved: BTreeMap<Timestamp, u64> = BTreeMap::new();
     for chain in chains.values().filter(|chain| !chain.vouched) {
         let Some(remade) = &chain.remade else { continue };
         let made = format!("the lease row of {} was made anew from the archive at batch {}", chain.shard, remade.at);
         match &remade.compared {
+            Some(_) if remade.is_proved() && damaged.contains(&chain.shard) => {}
             Some(compared) if remade.is_proved() => *proved.entry(compared.began).or_default() += 1,
             Some(compared) => notes.push(format!(
                 "{made}: that none of the manifests that came after the report of {} had been taken away by then is not \

@@ -172,7 +172,7 @@ pub struct Report {
     /// Whether every chain's end was compared with a lease row that can witness it. Where it was not, a missing tail
     /// leaves no trace.
     pub tail_compared: bool,
-    /// Whether it was, and no chain is cut.
+    /// Whether it was, and no chain is cut, nor strays from where the earlier report saw it end.
     pub tail_proved: bool,
     /// Where each chain ends. A copy that is kept where the archive's writers have no access tells later whether history
     /// was written anew since: the manifest of this number must still have this digest.
@@ -252,7 +252,8 @@ fn tail(report: &Report) -> String {
     let is_cut = |finding: &&Finding| finding.kind == Kind::TruncatedTail;
     let cut: BTreeSet<_> = report.findings.iter().filter(is_cut).map(|finding| &finding.shard).collect();
     match (report.tail_compared, cut.len() as u64) {
-        (true, 0) => "proved against the lease rows".to_owned(),
+        (true, 0) if report.tail_proved => "proved against the lease rows".to_owned(),
+        (true, 0) => "NOT PROVED of chains that do not go through where the report saw them end (see below)".to_owned(),
         (true, n) => format!("compared with the lease rows: {} cut", counted(n, "shard")),
         (false, 0) => "NOT PROVED (see below)".to_owned(),
         (false, n) => format!("NOT PROVED of every shard (see below), {} cut", counted(n, "shard")),

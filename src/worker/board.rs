@@ -25,6 +25,9 @@ pub struct Shown {
     pub held: BTreeMap<ShardId, HeldShard>,
     /// Shards that stopped here with an error, which is each one's last.
     pub stopped: BTreeMap<ShardId, StoppedShard>,
+    /// Of those: all that arrived up to then is archived, as far as is known. What came since waits for somebody who can
+    /// read on.
+    pub stopped_through: BTreeMap<ShardId, Timestamp>,
     /// What it saw when it last looked around; `None` before the first time.
     pub look: Option<Look>,
     /// Since when, in monotonic time, there are shards to read that nobody alive holds.
@@ -51,6 +54,15 @@ pub struct Shown {
     pub commit_seconds: Spread,
 }
 
+impl Shown {
+    /// How long ago the time is up to which all that arrived on a shard is archived; `None` where that is not known, and
+    /// where the shard is not this worker's to tell of.
+    pub fn lag(&self, shard: &ShardId, now: Timestamp) -> Option<Duration> {
+        let through = self.held.get(shard).and_then(HeldShard::waits_since);
+        through.or_else(|| self.stopped_through.get(shard).copied()).map(|through| between(through, now))
+    }
+}
+
 /// A shard whose lease this worker holds.
 #[derive(Clone, Debug)]
 pub struct HeldShard {
@@ -71,10 +83,9 @@ pub struct HeldShard {
 }
 
 impl HeldShard {
-    /// How long ago the time is up to which all that arrived is archived; `None` as long as that is not known.
-    pub fn lag(&self, now: Timestamp) -> Option<Duration> {
-        let through = self.archived_through.or(self.open.map(|open| open.first_arrival))?;
-        Some(between(through, now))
+    /// The time up to which all that arrived is archived; `None` as long as that is not known.
+    fn waits_since(&self) -> Option<Timestamp> {
+        self.archived_through.or(self.open.map(|open| open.first_arrival))
     }
 }
 
@@ -146,6 +157,11 @@ impl SeenShard {
             stopped: row.stopped.clone(),
         }
     }
+
+    /// What it stopped at, as long as nobody has begun again.
+    pub fn stop(&self) -> Option<&Stop> {
+        self.stopped.as_ref().filter(|_| self.owner.is_none())
+    }
 }
 
 /// A batch that this worker committed.
@@ -183,15 +199,17 @@ pub enum Ended {
     GivenUp,
     /// All that was asked for is archived.
     Done,
-    /// Another worker took it, or it could not be renewed.
+    /// Another worker took it.
     Taken,
+    /// It could not be renewed in time.
+    Expired,
     /// The shard stopped with an error.
     Error,
 }
 
 impl Ended {
     /// All there are.
-    pub const ALL: [Self; 4] = [Self::GivenUp, Self::Done, Self::Taken, Self::Error];
+    pub const ALL: [Self; 5] = [Self::GivenUp, Self::Done, Self::Taken, Self::Expired, Self::Error];
 
     /// The word in metrics.
     pub fn as_str(self) -> &'static str {
@@ -199,6 +217,7 @@ impl Ended {
             Self::GivenUp => "given_up",
             Self::Done => "done",
             Self::Taken => "taken",
+            Self::Expired => "expired",
             Self::Error => "error",
         }
     }
@@ -207,7 +226,8 @@ impl Ended {
         match outcome {
             Ok(Outcome::Done) => Self::Done,
             Ok(Outcome::Stopped { .. } | Outcome::NotTaken) => Self::GivenUp,
-            Ok(Outcome::Lost) => Self::Taken,
+            Ok(Outcome::Lost { taken: true }) => Self::Taken,
+            Ok(Outcome::Lost { taken: false }) => Self::Expired,
             Err(_) => Self::Error,
         }
     }
@@ -264,6 +284,7 @@ impl Board {
             seen.is_none_or(|seen| seen.owner.as_ref().is_none_or(|owner| owner == me.as_str()))
         };
         shown.stopped.retain(|shard, _| is_ours(shard));
+        shown.stopped_through.retain(|shard, _| is_ours(shard));
         shown.look = Some(look);
         shown.failing = None;
     }
@@ -273,14 +294,20 @@ impl Board {
         still_failing(&mut self.lock().failing, now, error);
     }
 
-    /// A shard has stopped with an error.
-    pub(super) fn stopped(&self, shard: &ShardId, stopped: StoppedShard) {
-        self.lock().stopped.insert(shard.clone(), stopped);
+    /// A shard has stopped with an error; by its row, all that arrived up to `through` is archived.
+    pub(super) fn stopped(&self, shard: &ShardId, stopped: StoppedShard, through: Option<Timestamp>) {
+        let mut shown = self.lock();
+        shown.stopped.insert(shard.clone(), stopped);
+        if let Some(through) = through {
+            shown.stopped_through.entry(shard.clone()).or_insert(through);
+        }
     }
 
     /// A shard that had stopped works again, or is somebody else's by now.
     pub(super) fn recovered(&self, shard: &ShardId) {
-        self.lock().stopped.remove(shard);
+        let mut shown = self.lock();
+        shown.stopped.remove(shard);
+        shown.stopped_through.remove(shard);
     }
 
     fn lock(&self) -> MutexGuard<'_, Shown> {
@@ -322,7 +349,12 @@ impl Seat {
 
     /// The task has ended; its place goes when this is dropped.
     pub(super) fn ended(&self, ended: Ended) {
-        *self.totals.board.lock().lost.entry(ended).or_default() += 1;
+        let mut shown = self.totals.board.lock();
+        *shown.lost.entry(ended).or_default() += 1;
+        let through = shown.held.get(&self.shard).and_then(HeldShard::waits_since);
+        if let (Ended::Error, Some(through)) = (ended, through) {
+            shown.stopped_through.insert(self.shard.clone(), through);
+        }
     }
 
     /// The loop turns, with this batch open.
@@ -419,5 +451,29 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         self.totals.board.lock().held.remove(&self.shard);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stopped_here_is_told_of_until_another_worker_has_it() {
+        let (board, shard) = (Board::default(), ShardId::new("s"));
+        let (me, now) = (WorkerId::new("me"), Timestamp::UNIX_EPOCH + Duration::from_mins(9));
+        let stopped = || StoppedShard { error: "why".into(), at: now, again_at: Duration::ZERO };
+        let look = |owner: Option<&str>| {
+            let row = LeaseRow { owner: owner.map(WorkerId::new), ..LeaseRow::new(shard.clone(), Vec::new()) };
+            board.looked(Duration::ZERO, &me, Look { shards: vec![SeenShard::of(&row)], unowned: 0 });
+            board.shown().lag(&shard, now)
+        };
+        board.stopped(&shard, stopped(), Some(Timestamp::UNIX_EPOCH));
+        assert_eq!(look(None), Some(Duration::from_mins(9)));
+        assert_eq!(look(Some("me")), Some(Duration::from_mins(9)));
+        assert_eq!(look(Some("another")), None);
+        board.stopped(&shard, stopped(), Some(Timestamp::UNIX_EPOCH));
+        board.recovered(&shard);
+        assert_eq!(look(None), None);
     }
 }

@@ -138,7 +138,7 @@ impl Worker {
             }
             match end {
                 // Another worker has it; it is asked for.
-                Ok(Outcome::NotTaken | Outcome::Lost) => {
+                Ok(Outcome::NotTaken | Outcome::Lost { .. }) => {
                     let again = shards.iter().find(|listed| listed.id == shard);
                     left.extend(again.map(|listed| (shard, listed.clone())));
                 }
@@ -375,7 +375,7 @@ impl Worker {
         let error = match end {
             Ok(outcome) => {
                 // Another worker's try tells nothing: two of them would hand a shard that can't go on to and fro.
-                if !matches!(outcome, Outcome::NotTaken | Outcome::Lost) {
+                if !matches!(outcome, Outcome::NotTaken | Outcome::Lost { .. }) {
                     self.pauses.remove(&shard);
                 }
                 self.totals.board.recovered(&shard);
@@ -385,11 +385,12 @@ impl Worker {
         };
         let last = self.pauses.get(&shard).map_or(self.settings.poll, |pause| pause.length);
         let length = (last * 2).min(LONGEST_PAUSE);
-        let checkpoint = self.rows.get(&shard).map(|row| row.checkpoint.to_string());
+        let row = self.rows.get(&shard);
+        let checkpoint = row.map(|row| row.checkpoint.to_string());
         tracing::error!(%shard, %error, checkpoint, again_in_s = length.as_secs(), "the shard has stopped where it is");
         let over_at = self.ports.clock.monotonic() + length;
         let stopped = StoppedShard { error: error.to_string(), at: self.ports.clock.now(), again_at: over_at };
-        self.totals.board.stopped(&shard, stopped);
+        self.totals.board.stopped(&shard, stopped, row.and_then(|row| row.read_through));
         self.pauses.insert(shard, Pause { length, over_at });
     }
 
@@ -439,7 +440,7 @@ struct Pause {
 impl Summary {
     fn record(&mut self, shard: ShardId, end: Result<Outcome, ShardError>) {
         match end {
-            Ok(Outcome::NotTaken | Outcome::Lost) => {}
+            Ok(Outcome::NotTaken | Outcome::Lost { .. }) => {}
             Ok(outcome) => {
                 self.shards += 1;
                 self.stopped |= matches!(outcome, Outcome::Stopped { .. });

@@ -90,5 +90,8 @@ pub(super) enum Outcome {
     /// Another worker was faster to take the lease.
     NotTaken,
     /// The lease was lost on the way; whoever has it now goes on from the last commit.
-    Lost,
+    Lost {
+        /// Another worker has it, as its row says. Else it could not be renewed.
+        taken: bool,
+    },
 }

@@ -81,7 +81,8 @@ impl View<'_> {
         })
     }
 
-    /// How many shards there are to read whose lease nobody alive holds, those that wait for their parents not counted.
+    /// How many shards there are to read whose lease nobody alive holds, those not counted that wait for their parents, or
+    /// that somebody has stopped at and will try again.
     pub(super) fn unowned(&self) -> usize {
         let listed: BTreeSet<&ShardId> = self.listed.iter().map(|shard| &shard.id).collect();
         let rows = self
@@ -89,7 +90,11 @@ impl View<'_> {
             .iter()
             .filter(|shard| !self.busy.contains(&shard.id))
             .filter_map(|shard| self.rows.get(&shard.id));
-        rows.filter(|row| work_left(row) && self.is_free(row) && self.parents_done(row, &listed)).count()
+        let pauses =
+            |row: &LeaseRow| self.resting.contains(&row.shard) || (row.owner.is_none() && row.stopped.is_some());
+        let is_unowned =
+            |row: &&LeaseRow| work_left(row) && self.is_free(row) && self.parents_done(row, &listed) && !pauses(row);
+        rows.filter(is_unowned).count()
     }
 
     /// What to do so that every worker ends up within one lease of every other. `patient` as long as an imbalance may

@@ -75,6 +75,11 @@ impl World {
         self.with("me", |view| view.startable().iter().map(|shard| shard.as_str()).collect::<Vec<_>>().join(" "))
     }
 
+    #[allow(clippy::redundant_closure_for_method_calls)] // the method itself is of one lifetime
+    fn unowned(&self) -> usize {
+        self.with("me", |view| view.unowned())
+    }
+
     fn plan(&self, me: &str) -> Plan {
         self.with(me, |view| view.plan(false))
     }
@@ -132,6 +137,18 @@ fn what_runs_or_rests_or_has_ended_is_not_started() {
     world.busy.insert(id("a"));
     world.resting.insert(id("c"));
     assert_eq!(world.startable(), "");
+}
+
+#[test]
+fn what_stopped_and_is_tried_again_is_not_unowned() {
+    let mut world = world(&["a", "b", "c:a"]);
+    assert_eq!(world.unowned(), 2);
+    world.row("a", |row| row.stopped = Some(crate::lease::Stop::new(jiff::Timestamp::UNIX_EPOCH, &"why")));
+    assert_eq!(world.unowned(), 1, "whoever it stopped at");
+    world.resting.insert(id("b"));
+    assert_eq!(world.unowned(), 0);
+    world.owned("a", "other").expired.insert(id("a"));
+    assert_eq!(world.unowned(), 1, "it was taken again, and its owner is dead");
 }
 
 #[test]

@@ -81,13 +81,13 @@ impl ShardTask {
         let outcome = tokio::select! {
             biased;
             () = self.shutdown.abort.clone().cancelled_owned() => Ok(Outcome::Stopped { caught_up: false }),
-            () = lost.clone().cancelled_owned(), if !self.is_sole() => Ok(Outcome::Lost),
+            () = lost.clone().cancelled_owned(), if !self.is_sole() => Ok(self.lost()),
             outcome = self.work() => outcome,
         };
         if lost.is_cancelled() && !self.is_sole() {
             let checkpoint = &self.lease.row().checkpoint;
             tracing::warn!(shard = %self.shard(), %checkpoint, "the lease is lost; its next owner goes on from the last commit");
-            return Ok(Outcome::Lost);
+            return Ok(self.lost());
         }
         // A stream's shard ends before it goes: as long as its end is not archived, more may come and go unread.
         let may_just_go = self.ports.source.shards_just_go();
@@ -98,6 +98,10 @@ impl ShardTask {
             (Err(error), _) => Err(error),
             (Ok(outcome), released) => released.map(|()| outcome).map_err(ShardError::from),
         }
+    }
+
+    fn lost(&self) -> Outcome {
+        Outcome::Lost { taken: self.lease.is_taken() }
     }
 
     /// No other worker can be alive: a lease that is lost is a fault, and none is ever asked for.

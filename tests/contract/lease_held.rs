@@ -57,7 +57,7 @@ async fn a_lease_that_was_lost_is_not_given_up() {
         let theirs = LeaseRow { owner: Some(WorkerId::new("another")), counter: 7, ..lease.row().clone() };
         store.replace(&theirs).await.unwrap();
         assert_conflict(&lease.release(true, None).await, "a");
-        assert!(lease.lost().is_cancelled());
+        assert!(lease.lost().is_cancelled() && lease.is_taken());
         assert_eq!(store.get(&shard("a")).await.unwrap(), Some(theirs));
     })
     .await;

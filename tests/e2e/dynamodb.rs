@@ -324,6 +324,28 @@ fn tables_that_were_lost_bear_witness_again_once_they_were_compared_with_a_repor
 }
 
 #[test]
+fn a_lease_table_that_is_gone_is_named_and_nothing_is_said_of_its_shards() {
+    let mut world = InTables::new();
+    world.workspace.feed("a.ndjson", "{\"log_id\":\"a\"}\n");
+    world.run(&["status"]).expect(0);
+    world.catch_up();
+    world.drop_table("leases");
+    let missing = format!("the lease table {} is not there", world.table("leases"));
+    let anew = "a worker makes it anew from the archive when it starts";
+    let status = world.run(&["status"]).expect(1);
+    assert!(status.stdout.contains("a.ndjson  unknown"), "{}", status.stdout);
+    assert!(status.stdout.contains(&format!("{missing}; {anew}")), "{}", status.stdout);
+    assert!(status.stdout.contains("\n\nnot read: "), "{}", status.stdout);
+    assert!(status.stderr.contains(&missing), "{}", status.stderr);
+    let report = world.verify();
+    assert!(report["notes"][0].as_str().unwrap().starts_with(&format!("{missing}: ")), "{report:#}");
+
+    world.workspace.set("state.dynamodb.create_tables", "false");
+    let status = world.run(&["status"]).expect(1);
+    assert!(status.stdout.contains(&missing) && !status.stdout.contains(anew), "{}", status.stdout);
+}
+
+#[test]
 fn tables_that_are_not_ours_to_make_are_asked_for_by_command() {
     let mut world = InTables::new();
     world.workspace.set("state.dynamodb.create_tables", "false");

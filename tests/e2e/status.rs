@@ -52,6 +52,15 @@ fn a_bucket_that_does_not_answer_is_named_and_the_rest_is_shown() {
 }
 
 #[test]
+fn an_endpoint_of_the_bucket_that_refuses_is_named() {
+    let mut workspace = with_record();
+    in_bucket(&mut workspace);
+    let endpoints = Endpoints { s3: Some("http://127.0.0.1:1".into()), ..Endpoints::default() };
+    let done = ask(&workspace, &["verify"], &endpoints);
+    assert!(done.stderr.contains("archive.s3 (http://127.0.0.1:1): s3://b: "), "{}", done.stderr);
+}
+
+#[test]
 fn of_many_that_do_not_answer_each_is_named() {
     let mut workspace = Workspace::new();
     in_bucket(&mut workspace);

@@ -419,6 +419,7 @@ async fn the_daemon_finds_new_shards_and_starts_a_stopped_one_again() {
 #[tokio::test(start_paused = true)]
 async fn the_lease_row_says_at_what_a_shard_stopped_until_it_is_past_it() {
     let world = World::new().await;
+    let lag = || world.totals.board.shown().lag(&ShardId::new("a"), world.now());
     world.put("a", &record(1));
     world.catch_up().await;
     let key = "events/dt=2026-11-21/20261121T093000Z-a-00000001.ndjson";
@@ -429,13 +430,17 @@ async fn the_lease_row_says_at_what_a_shard_stopped_until_it_is_past_it() {
             world.sleep(Duration::from_mins(31)).await;
             let row = world.row("a").await;
             let stop = row.stopped.unwrap();
+            let behind = lag().unwrap();
             assert!(stop.error.contains(key) && stop.at < world.now() && row.owner.is_none(), "{stop:?}");
             world.sleep(Duration::from_mins(5)).await;
             let again = world.row("a").await.stopped.unwrap();
             assert!(again.at > stop.at && again.error == stop.error, "{again:?}");
+            assert_eq!(lag(), Some(behind + Duration::from_mins(5)), "the worker that met the stop tells how it grows");
+            assert_eq!(world.totals.board.shown().look.unwrap().unowned, 0, "it is known why nobody reads it");
             world.archive.remove(key);
             world.sleep(Duration::from_mins(10)).await;
             assert_eq!(world.row("a").await.stopped, None);
+            assert!(world.totals.board.shown().stopped_through.is_empty());
         })
         .await;
     assert_each_once(&world, 2).await;

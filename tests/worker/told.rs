@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use auditlake::ops::telemetry::{in_json, in_text};
+use auditlake::worker::board::Ended;
 use serde_json::Value;
 use tracing::Subscriber;
 use tracing_subscriber::EnvFilter;
@@ -128,6 +129,8 @@ async fn a_lease_that_can_not_be_renewed_and_is_lost_names_its_shard_once() {
     world.sleep(Duration::from_secs(5)).await;
     worker.faults.leases_away.store(true, Ordering::SeqCst);
     world.sleep(Duration::from_secs(40)).await;
+    let lost = world.totals.board.shown().lost;
+    assert_eq!(lost, [(Ended::Expired, 2)].into(), "nobody took them");
     worker.kill().await;
     drop(logging);
     for words in ["the lease could not be renewed", "the lease is lost"] {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::anyhow;
 use uuid::Uuid;
 
+use super::answers::service;
 use super::require_region;
 use super::state::{State, Tried, bound_archive};
 use crate::archive::identity::{self, ArchiveIdentity, IdentityError};
@@ -27,6 +28,8 @@ const PATIENCE: Patience = Patience { attempt: Duration::from_mins(1), attempts:
 #[derive(Clone, Debug)]
 pub(in crate::cli) struct Place {
     setting: &'static str,
+    /// The setting with the endpoint that is asked, or the region; none of a disk.
+    asked: Option<String>,
     /// As people and query engines write it: a path, or `s3://bucket/prefix`.
     pub(in crate::cli) location: String,
 }
@@ -39,12 +42,21 @@ impl fmt::Display for Place {
 
 impl Place {
     fn local(path: &Path) -> Self {
-        Self { setting: "archive.local.path", location: path.display().to_string() }
+        Self { setting: "archive.local.path", asked: None, location: path.display().to_string() }
     }
 
     /// The failure, with the place that it is about.
-    fn failure(&self, error: impl Into<anyhow::Error>) -> Failure {
-        Failure::Failed(error.into().context(self.to_string()))
+    fn failure(&self, error: ArchiveError) -> Failure {
+        let place = self.of(&error);
+        Failure::Failed(anyhow!(error).context(place))
+    }
+
+    /// The place, as it is told beside the error: whoever gives no answer does not say who was asked.
+    fn of(&self, error: &ArchiveError) -> String {
+        match &self.asked {
+            Some(asked) if matches!(error, ArchiveError::Unavailable { .. }) => format!("{asked}: {}", self.location),
+            _ => self.to_string(),
+        }
     }
 }
 
@@ -100,7 +112,8 @@ pub(in crate::cli) async fn open_archive(config: &Config, clock: Arc<dyn Clock>)
         }
         ArchiveChoice::S3 => {
             let archive = open_bucket(&config.archive.s3, clock).await?;
-            let place = Place { setting: "archive.s3", location: archive.place() };
+            let asked = Some(service("archive.s3", config.archive.s3.access(), "S3").await);
+            let place = Place { setting: "archive.s3", asked, location: archive.place() };
             Ok(OpenArchive { store: Arc::new(archive.clone()), place, bucket: Some(archive) })
         }
     }
@@ -198,7 +211,11 @@ pub(in crate::cli) async fn check_pair(archive: &OpenArchive, state: &Tried) -> 
 
 fn identity_failure(error: IdentityError, place: &Place) -> Failure {
     let is_configuration = matches!(error, IdentityError::NotAnArchive { .. } | IdentityError::Absent);
-    let error = anyhow!(error).context(place.to_string());
+    let place = match &error {
+        IdentityError::Archive(error) => place.of(error),
+        _ => place.to_string(),
+    };
+    let error = anyhow!(error).context(place);
     if is_configuration { Failure::Configuration(error) } else { Failure::Failed(error) }
 }
 

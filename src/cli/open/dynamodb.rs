@@ -14,7 +14,7 @@ use crate::archive::ArchiveStore;
 use crate::aws::dynamodb::{CLAIM_PATIENCE, LEASE_PATIENCE, TableError, TableOptions, client, exists, prepare};
 use crate::aws::{Patience, check_credentials, dynamodb_client, sdk_config};
 use crate::cli::Failure;
-use crate::config::{Config, DynamodbConfig};
+use crate::config::{Config, DynamodbConfig, StateChoice};
 use crate::dedupe::dynamodb::{ClaimsTable, DynamoClaims, Marker, table as claims_table};
 use crate::encode::keys::MANIFESTS_PREFIX;
 use crate::lease::dynamodb::{DynamoLeases, table as lease_table};
@@ -203,6 +203,17 @@ pub(super) async fn look(config: &Config, archive_id: Option<Uuid>) -> Result<Op
         (Some(bound), Some(asked)) if bound != asked => Err(other_archive(&names, bound, asked)),
         _ => Ok(archive_id.or(bound).map(|id| DynamoLeases::to_look_at(client, names.leases, id))),
     }
+}
+
+/// The name of the lease table, where it is not there.
+pub(in crate::cli) async fn missing_leases(config: &Config) -> Result<Option<String>, Failure> {
+    let settings = &config.state.dynamodb;
+    if config.state.kind != StateChoice::Dynamodb {
+        return Ok(None);
+    }
+    let leases = Names::of(settings).leases;
+    let is_there = is_there(settings, &found_client(settings, LEASE_PATIENCE).await?, &leases).await?;
+    Ok((!is_there).then_some(leases))
 }
 
 /// The archive that the tables belong to, if they are there and do to any.

@@ -35,7 +35,7 @@ pub(super) use archive::{
     OpenArchive, archive_identity, bucket_endpoint, check_pair, find_archive, open_archive, read_archive,
     refuse_lost_archive,
 };
-pub(super) use dynamodb::{Names, found_client, is_there};
+pub(super) use dynamodb::{Names, found_client, is_there, missing_leases};
 pub(super) use pubsub::open_subscription;
 pub(super) use source::{Lag, OpenSource, open_source, pages, require_files};
 pub(super) use state::{State, Tried, claim_options, look_at_leases, remake_claims, state_is_in_use};

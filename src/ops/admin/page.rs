@@ -103,12 +103,13 @@ impl PageMoment {
     }
 
     fn now(&self) -> Markup {
-        let held = self.shown.held.values().filter_map(|held| held.lag(self.now));
-        let not_held = self.seen().iter().filter(|seen| self.is_own_and_not_held(seen));
-        let lag = held.chain(not_held.filter_map(|seen| self.lag(seen))).max();
+        let held = self.shown.held.len();
+        let lags = self.shown.held.keys().filter_map(|shard| self.shown.lag(shard, self.now));
+        let not_held = self.seen().iter().filter(|seen| self.is_own_and_not_held(seen) || self.is_stopped(seen));
+        let lag = lags.chain(not_held.filter_map(|seen| self.lag(seen))).max();
         html! {
             div.tiles {
-                (tile("shards read here", &self.shown.held.len().to_string(), ""))
+                (tile(if held == 1 { "shard read here" } else { "shards read here" }, &held.to_string(), ""))
                 (tile("most behind", &lag.map_or_else(|| "-".into(), roughly), ""))
                 (self.verification())
             }
@@ -178,12 +179,18 @@ impl PageMoment {
         is_own && !seen.ended && !self.shown.held.contains_key(&seen.shard)
     }
 
+    /// Whether the shard stopped, here or elsewhere, and nobody has begun again.
+    fn is_stopped(&self, seen: &SeenShard) -> bool {
+        let is_held = self.shown.held.contains_key(&seen.shard);
+        !seen.ended && !is_held && (seen.stop().is_some() || self.shown.stopped.contains_key(&seen.shard))
+    }
+
     fn lag(&self, seen: &SeenShard) -> Option<Duration> {
-        match self.shown.held.get(&seen.shard) {
-            Some(held) => held.lag(self.now),
-            None if seen.ended => None,
-            None => seen.archived_through.map(|through| between(through, self.now)),
+        let known_here = self.shown.lag(&seen.shard, self.now);
+        if known_here.is_some() || seen.ended || self.shown.held.contains_key(&seen.shard) {
+            return known_here;
         }
+        seen.archived_through.map(|through| between(through, self.now))
     }
 
     fn shards(&self) -> Markup {
@@ -236,13 +243,12 @@ impl PageMoment {
     }
 
     fn state(&self, seen: &SeenShard, held: Option<&HeldShard>) -> Markup {
-        let stop = seen.stopped.as_ref().filter(|_| seen.owner.is_none());
-        let is_stopped = stop.is_some() || self.shown.stopped.contains_key(&seen.shard);
+        let stop = seen.stop();
         let (class, word) = match held {
             _ if seen.ended => ("dim", "ended"),
             Some(held) if held.failing.is_some() => ("bad", "can't commit"),
             Some(_) => ("good", "read here"),
-            None if is_stopped => ("bad", "stopped"),
+            None if self.is_stopped(seen) => ("bad", "stopped"),
             None if self.is_own_and_not_held(seen) && self.shown.failing.is_some() => ("bad", "lease ran out"),
             None if self.is_own_and_not_held(seen) => ("dim", "waiting"),
             None if seen.owner.is_some() => ("", "read elsewhere"),

@@ -145,6 +145,24 @@ fn only_a_whole_proof_with_its_tail_is_green() {
 }
 
 #[test]
+fn one_shard_is_not_many() {
+    let page = rendered(&moment());
+    assert!(page.contains("<b class=\"\">0</b><span class=\"dim\">shards read here<"), "{page}");
+    let held = HeldShard {
+        checkpoint: Checkpoint::TrimHorizon,
+        batches: 0,
+        open: None,
+        behind: None,
+        archived_through: None,
+        failing: None,
+        turned_at: None,
+    };
+    let shown = Shown { held: [(ShardId::new("s"), held)].into(), ..Shown::default() };
+    let page = rendered(&PageMoment { shown, ..moment() });
+    assert!(page.contains("<b class=\"\">1</b><span class=\"dim\">shard read here<"), "{page}");
+}
+
+#[test]
 fn totals_say_since_when_they_count() {
     let page = rendered(&moment());
     let (heading, total) = (page.find("Since this worker's start, 1h 30m ago"), page.find(">archived<"));
@@ -168,12 +186,16 @@ fn seen(shard: &str, owner: &str) -> SeenShard {
 fn a_shard_that_stopped_elsewhere_says_why_until_somebody_takes_it() {
     let stopped = Some(Stop::new(NOW - Duration::from_mins(2), &"the file was <replaced>"));
     let page = |owner: Option<&str>| {
-        let shard = SeenShard { owner: owner.map(Into::into), stopped: stopped.clone(), ..seen("a", "x") };
+        let archived_through = Some(NOW - Duration::from_secs(67));
+        let owner = owner.map(Into::into);
+        let shard = SeenShard { owner, stopped: stopped.clone(), archived_through, ..seen("a", "x") };
         let shown = Shown { look: Some(Look { shards: vec![shard], unowned: 0 }), ..moment().shown };
         rendered(&PageMoment { shown, ..moment() })
     };
     let waiting = page(None);
     assert!(waiting.contains(">stopped</td>") && waiting.contains(": the file was &lt;replaced&gt;\""), "{waiting}");
+    let most_behind = "<b class=\"\">1m 7s</b><span class=\"dim\">most behind<";
+    assert!(waiting.contains(most_behind), "{waiting}");
     let taken = page(Some("another"));
     assert!(taken.contains(">read elsewhere</td>") && !taken.contains("replaced"), "{taken}");
 }

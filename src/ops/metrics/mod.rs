@@ -2,7 +2,7 @@
 
 mod table;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::record::RejectReason;
 use crate::source::ShardId;
 use crate::source::pubsub::Counters;
 use crate::worker::Tally;
-use crate::worker::board::{Ended, HeldShard, Shown, Spread};
+use crate::worker::board::{Ended, Shown, Spread};
 
 pub use table::{Kind, METRICS};
 
@@ -114,20 +114,23 @@ impl Moment<'_> {
     }
 
     fn shards(&self, scrape: &mut Scrape) {
-        let lag = |held: &HeldShard| held.lag(self.now);
-        let mut shards: Vec<(&ShardId, &HeldShard)> = self.shown.held.iter().collect();
+        let lag = |shard: &ShardId| self.shown.lag(shard, self.now);
+        // What stopped here falls behind, too, and nobody else tells of it.
+        let shards: BTreeSet<&ShardId> = self.shown.held.keys().chain(self.shown.stopped_through.keys()).collect();
+        let mut shards: Vec<&ShardId> = shards.into_iter().collect();
         if shards.len() > MOST_SHARDS {
-            shards.sort_by_key(|(_, held)| std::cmp::Reverse(lag(held)));
+            shards.sort_by_key(|shard| std::cmp::Reverse(lag(shard)));
             shards.truncate(MOST_SHARDS);
         }
-        for (shard, held) in shards {
+        for shard in shards {
             let mut set = |name, value| scrape.set(name, &[shard.as_str()], value);
-            if let Some(lag) = lag(held) {
+            if let Some(lag) = lag(shard) {
                 set("archive_lag_seconds", lag.as_secs_f64());
                 if let Some(retention) = self.retention {
                     set("retention_headroom_seconds", retention.as_secs_f64() - lag.as_secs_f64());
                 }
             }
+            let Some(held) = self.shown.held.get(shard) else { continue };
             if let Some(behind) = held.behind {
                 set("millis_behind_latest", behind.as_millis() as f64);
             }
@@ -253,13 +256,11 @@ impl Scrape {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
     use crate::batch::Window;
     use crate::ops::calls::count;
     use crate::source::Checkpoint;
-    use crate::worker::board::OpenView;
+    use crate::worker::board::{HeldShard, OpenView};
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
@@ -326,6 +327,21 @@ mod tests {
             assert!(text.contains(&format!("auditlake_{line}\n")), "{line}");
         }
         assert!(!render(&Shown::default()).contains("shard="));
+    }
+
+    #[test]
+    fn a_shard_that_stopped_here_goes_on_falling_behind() {
+        let stopped_through = BTreeMap::from([(ShardId::new("t"), at(700))]);
+        let shown = Shown { stopped_through: stopped_through.clone(), ..one_shard() };
+        let text = render(&shown);
+        for line in ["archive_lag_seconds{shard=\"t\"} 300", "retention_headroom_seconds{shard=\"t\"} 3300"] {
+            assert!(text.contains(&format!("auditlake_{line}\n")), "{line}: {text}");
+        }
+        assert_eq!(text.matches("shard=\"t\"").count(), 2, "{text}");
+        // Held again, and nothing is known of it yet.
+        let again = HeldShard { archived_through: None, open: None, ..held(0) };
+        let text = render(&Shown { held: BTreeMap::from([(ShardId::new("t"), again)]), ..shown });
+        assert!(text.contains("auditlake_archive_lag_seconds{shard=\"t\"} 300\n"), "{text}");
     }
 
     #[test]

@@ -77,7 +77,8 @@ pub const METRICS: &[Metric] = &[
     gauge(
         "archive_lag_seconds",
         SHARD,
-        "How long ago the time is up to which all that arrived is archived; grows while a window is open",
+        "How long ago the time is up to which all that arrived is archived; grows while a window is open, and while a shard \
+         that stopped here waits to be tried again",
     ),
     gauge(
         "millis_behind_latest",
@@ -96,7 +97,11 @@ pub const METRICS: &[Metric] = &[
     gauge("leases_held", &[], "Shards that this worker reads"),
     counter("leases_taken_total", &[], "Leases taken"),
     counter("leases_lost_total", &["reason"], "Leases that are held no more, by what became of them"),
-    gauge("leases_unowned", &[], "Shards with records to read whose lease nobody alive holds"),
+    gauge(
+        "leases_unowned",
+        &[],
+        "Shards with records to read whose lease nobody alive holds; those that stopped and wait to be tried again not counted",
+    ),
     gauge("shards_stopped", &[], "Shards that stopped here with an error and wait to be tried again"),
     counter("api_calls_total", CALL, "Calls to services, each attempt counted"),
     counter(
