@@ -18,7 +18,7 @@ use super::{Failure, Reporting, block_on, output};
 use crate::config::Config;
 use crate::lease::{LeaseError, LeaseRow, Listing, Stop};
 use crate::ops::clock::{Clock, SystemClock, between};
-use crate::ops::words::{counted, roughly};
+use crate::ops::words::{counted, roughly, to_the_second};
 use crate::source::{Checkpoint, Shard, ShardId};
 use crate::worker::Family;
 
@@ -268,7 +268,7 @@ impl ShardStatus {
     fn why_stopped(&self) -> Option<String> {
         let Stop { at, error } = self.stopped.as_ref()?;
         let again = if self.state == "stopped" { "" } else { " (its lease was taken again since)" };
-        Some(format!("{}, at {}{again}: {error}", self.shard, at.strftime("%Y-%m-%dT%H:%M:%SZ")))
+        Some(format!("{}, at {}{again}: {error}", self.shard, to_the_second(*at)))
     }
 }
 

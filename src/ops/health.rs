@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::words::{counted, roughly};
+use super::words::{counted, roughly, to_the_second};
 use crate::worker::board::Shown;
 
 /// A loop that has not turned for so long is stuck: every call that it waits for ends sooner.
@@ -43,7 +43,7 @@ pub fn unready(shown: &Shown, now: Duration) -> Vec<String> {
         fails(format!("the shard {shard} can't be committed"), &held.failing);
     }
     for (shard, stopped) in &shown.stopped {
-        let at = stopped.at.strftime("%Y-%m-%dT%H:%M:%SZ");
+        let at = to_the_second(stopped.at);
         reasons.push(format!("the shard {shard} stopped at {at}: {}", stopped.error));
     }
     let unowned_for = shown.unowned_since.map_or(Duration::ZERO, |since| now.saturating_sub(since));
@@ -62,19 +62,12 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
-    use crate::source::{Checkpoint, ShardId};
+    use crate::lease::LeaseRow;
+    use crate::source::ShardId;
     use crate::worker::board::{HeldShard, Look, StoppedShard};
 
     fn held(turned_at: Option<Duration>) -> HeldShard {
-        HeldShard {
-            checkpoint: Checkpoint::TrimHorizon,
-            batches: 0,
-            open: None,
-            behind: None,
-            archived_through: None,
-            failing: None,
-            turned_at,
-        }
+        HeldShard::of(&LeaseRow::new(ShardId::new("held"), Vec::new()), turned_at)
     }
 
     fn working() -> Shown {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 /// A number with its thousands apart: `1,234,567`.
 pub fn thousands(number: u64) -> String {
     let digits = number.to_string();
@@ -33,6 +35,11 @@ pub fn roughly(duration: Duration) -> String {
     let there = units.iter().filter(|(number, _)| *number > 0).take(2);
     let text = there.map(|(number, unit)| format!("{number}{unit}")).collect::<Vec<_>>().join(" ");
     if text.is_empty() { "0s".to_owned() } else { text }
+}
+
+/// A time in UTC, without the parts of its second: `2026-11-21T09:30:00Z`.
+pub fn to_the_second(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 /// The error and what caused it, in one line.

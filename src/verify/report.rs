@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::digest::Digest;
 use crate::lease::Gap;
-use crate::ops::words::{counted, thousands};
+use crate::ops::words::{counted, thousands, to_the_second};
 use crate::source::ShardId;
 
 /// The kinds of damage. Each has one name, and each single damage is reported by one of them.
@@ -207,7 +207,7 @@ pub fn render(report: &Report) -> String {
 
 fn render_into(out: &mut String, report: &Report) -> fmt::Result {
     writeln!(out, "archive   {}", report.archive_id)?;
-    writeln!(out, "began     {}", report.began.strftime("%Y-%m-%dT%H:%M:%SZ"))?;
+    writeln!(out, "began     {}", to_the_second(report.began))?;
     let (shards, manifests) = (counted(report.shards, "shard"), counted(report.manifests, "manifest"));
     writeln!(out, "chains    {shards}, {manifests}, {} listed", counted(report.objects, "object"))?;
     let size = bytesize::ByteSize(report.bytes);

@@ -83,6 +83,19 @@ pub struct HeldShard {
 }
 
 impl HeldShard {
+    /// A shard whose lease was just taken, by its row; `turned_at` as the field.
+    pub fn of(row: &LeaseRow, turned_at: Option<Duration>) -> Self {
+        Self {
+            checkpoint: row.checkpoint.clone(),
+            batches: row.batch_seq,
+            open: None,
+            behind: None,
+            archived_through: row.read_through,
+            failing: None,
+            turned_at,
+        }
+    }
+
     /// The time up to which all that arrived is archived; `None` as long as that is not known.
     fn waits_since(&self) -> Option<Timestamp> {
         self.archived_through.or(self.open.map(|open| open.first_arrival))
@@ -331,15 +344,7 @@ pub(super) struct Seat {
 impl Seat {
     /// A place for the shard of this row, whose lease was just taken.
     pub(super) fn take(totals: Arc<super::Totals>, clock: Arc<dyn Clock>, row: &LeaseRow) -> Self {
-        let held = HeldShard {
-            checkpoint: row.checkpoint.clone(),
-            batches: row.batch_seq,
-            open: None,
-            behind: None,
-            archived_through: row.read_through,
-            failing: None,
-            turned_at: Some(clock.monotonic()),
-        };
+        let held = HeldShard::of(row, Some(clock.monotonic()));
         let mut shown = totals.board.lock();
         shown.held.insert(row.shard.clone(), held);
         shown.taken += 1;

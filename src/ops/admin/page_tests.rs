@@ -3,7 +3,7 @@ use std::collections::VecDeque;
 use super::*;
 use crate::archive::manifest::Counts;
 use crate::batch::CutReason;
-use crate::lease::Stop;
+use crate::lease::{LeaseRow, Stop};
 use crate::source::{Checkpoint, ShardId};
 use crate::verify::Kind;
 use crate::worker::board::Look;
@@ -148,16 +148,9 @@ fn only_a_whole_proof_with_its_tail_is_green() {
 fn one_shard_is_not_many() {
     let page = rendered(&moment());
     assert!(page.contains("<b class=\"\">0</b><span class=\"dim\">shards read here<"), "{page}");
-    let held = HeldShard {
-        checkpoint: Checkpoint::TrimHorizon,
-        batches: 0,
-        open: None,
-        behind: None,
-        archived_through: None,
-        failing: None,
-        turned_at: None,
-    };
-    let shown = Shown { held: [(ShardId::new("s"), held)].into(), ..Shown::default() };
+    let shard = ShardId::new("s");
+    let held = HeldShard::of(&LeaseRow::new(shard.clone(), Vec::new()), None);
+    let shown = Shown { held: [(shard, held)].into(), ..Shown::default() };
     let page = rendered(&PageMoment { shown, ..moment() });
     assert!(page.contains("<b class=\"\">1</b><span class=\"dim\">shard read here<"), "{page}");
 }
