@@ -11,8 +11,8 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::open::{
-    Names, OpenArchive, OpenSource, Part, Tried, check_pair, open_archive, open_subscription, pages,
-    refuse_another_source, require_files, whereabouts,
+    Names, OpenArchive, OpenSource, Part, Tried, check_pair, no_answer, open_archive, open_subscription, pages,
+    refuse_another_source, require_files,
 };
 use super::{Failure, Reporting, block_on};
 use crate::archive::s3::Probe;
@@ -111,8 +111,7 @@ impl Checklist<'_> {
             done = attempt => done.map_err(|error| format!("{error:#}")),
             () = self.clock.sleep(PATIENCE) => {
                 self.silent.push(part);
-                let asked = whereabouts(self.config, part).await;
-                Err(format!("{asked}: no answer within {} s", PATIENCE.as_secs()))
+                Err(no_answer(self.config, part, PATIENCE).await)
             }
         };
         let (value, error) = match done {

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use anyhow::anyhow;
+use aws_config::SdkConfig;
 
 use super::source::place;
 use crate::aws::{Access, Patience, endpoint, sdk_config};
@@ -32,15 +33,17 @@ pub(in crate::cli) async fn in_time<T>(
 ) -> Result<T, Failure> {
     tokio::select! {
         answered = answer => answered,
-        () = clock.sleep(PATIENCE) => {
-            let asked = whereabouts(config, part).await;
-            Err(anyhow!("{asked}: no answer within {} s", PATIENCE.as_secs()).into())
-        }
+        () = clock.sleep(PATIENCE) => Err(anyhow!(no_answer(config, part, PATIENCE).await).into()),
     }
 }
 
+/// That `part` gave no answer in this time, and who was asked.
+pub(in crate::cli) async fn no_answer(config: &Config, part: Part, patience: Duration) -> String {
+    format!("{}: no answer within {} s", whereabouts(config, part).await, patience.as_secs())
+}
+
 /// The part's section of the configuration, with its endpoint, its region, or its place on a disk.
-pub(in crate::cli) async fn whereabouts(config: &Config, part: Part) -> String {
+async fn whereabouts(config: &Config, part: Part) -> String {
     let in_bucket = config.archive.kind == ArchiveChoice::S3;
     match part {
         Part::Source => match config.source.kind {
@@ -57,10 +60,13 @@ pub(in crate::cli) async fn whereabouts(config: &Config, part: Part) -> String {
     }
 }
 
-/// The section, and the endpoint that its client takes, else its region.
+/// As [`asked`], of the client that this access gives. Nothing is asked.
 pub(super) async fn service(section: &str, access: Access<'_>, name: &'static str) -> String {
-    // Nothing is asked.
-    let sdk = Box::pin(sdk_config(access, Patience { attempt: PATIENCE, attempts: 1 })).await;
+    asked(section, &Box::pin(sdk_config(access, Patience { attempt: PATIENCE, attempts: 1 })).await, name)
+}
+
+/// The section, and the endpoint that its client takes, else its region.
+pub(super) fn asked(section: &str, sdk: &SdkConfig, name: &'static str) -> String {
     let region = || sdk.region().map(ToString::to_string).unwrap_or_default();
-    format!("{section} ({})", endpoint(&sdk, name).unwrap_or_else(region))
+    format!("{section} ({})", endpoint(sdk, name).unwrap_or_else(region))
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::anyhow;
 use uuid::Uuid;
 
-use super::answers::service;
+use super::answers::asked;
 use super::require_region;
 use super::state::{State, Tried, bound_archive};
 use crate::archive::identity::{self, ArchiveIdentity, IdentityError};
@@ -111,15 +111,15 @@ pub(in crate::cli) async fn open_archive(config: &Config, clock: Arc<dyn Clock>)
             Ok(OpenArchive { store: Arc::new(LocalArchive::open(path)?), place, bucket: None })
         }
         ArchiveChoice::S3 => {
-            let archive = open_bucket(&config.archive.s3, clock).await?;
-            let asked = Some(service("archive.s3", config.archive.s3.access(), "S3").await);
-            let place = Place { setting: "archive.s3", asked, location: archive.place() };
+            let (archive, asked) = open_bucket(&config.archive.s3, clock).await?;
+            let place = Place { setting: "archive.s3", asked: Some(asked), location: archive.place() };
             Ok(OpenArchive { store: Arc::new(archive.clone()), place, bucket: Some(archive) })
         }
     }
 }
 
-pub(super) async fn open_bucket(config: &S3Config, clock: Arc<dyn Clock>) -> Result<S3Archive, Failure> {
+/// The bucket, and who is asked for it ([`asked`]).
+pub(super) async fn open_bucket(config: &S3Config, clock: Arc<dyn Clock>) -> Result<(S3Archive, String), Failure> {
     let Some(bucket) = config.bucket.as_deref().filter(|bucket| !bucket.is_empty()) else {
         return Err(Failure::configuration(anyhow!("archive.s3.bucket: is required: the bucket of the archive")));
     };
@@ -129,7 +129,8 @@ pub(super) async fn open_bucket(config: &S3Config, clock: Arc<dyn Clock>) -> Res
     aws::check_credentials(&sdk).await.map_err(refuse)?;
     let client = aws::s3_client(&sdk, config.force_path_style);
     let prefix = |error: ArchiveError| Failure::configuration(anyhow!("archive.s3.prefix: {error}"));
-    S3Archive::new(client, s3_options(config, bucket), clock).map_err(prefix)
+    let archive = S3Archive::new(client, s3_options(config, bucket), clock).map_err(prefix)?;
+    Ok((archive, asked("archive.s3", &sdk, "S3")))
 }
 
 /// The bucket's endpoint, where it is another than its region's: the configuration's, or the environment's.

@@ -30,7 +30,7 @@ use crate::worker::Settings;
 
 use source::READ_AHEAD;
 
-pub(super) use answers::{Part, in_time, whereabouts};
+pub(super) use answers::{Part, in_time, no_answer};
 pub(super) use archive::{
     OpenArchive, archive_identity, bucket_endpoint, check_pair, find_archive, open_archive, read_archive,
     refuse_lost_archive,

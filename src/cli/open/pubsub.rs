@@ -33,7 +33,7 @@ async fn spool_store(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<dyn S
             Arc::new(LocalArchive::open(config.archive.local.path.join(spool.prefix.trim_matches('/')))?)
         }
         (SpoolChoice::Archive, ArchiveChoice::S3) => {
-            Arc::new(open_bucket(&folder(&config.archive.s3, &spool.prefix), clock).await?)
+            Arc::new(open_bucket(&folder(&config.archive.s3, &spool.prefix), clock).await?.0)
         }
     })
 }
