@@ -202,8 +202,9 @@ async fn claim_rows(
     let (claimable, lost): (Vec<_>, Vec<_>) =
         records.iter().partition(|(_, record)| record.log_id.is_some() || !record.raw.is_empty());
     let mut batch = Vec::with_capacity(claimable.len());
+    let mut hasher = key.hasher();
     for (row, record) in &claimable {
-        batch.push(Claim { identity: identity_of(record), position: row.position(), core: key.core_of(record) });
+        batch.push(Claim { identity: identity_of(record), position: row.position(), core: hasher.core_of(record) });
     }
     claims.claim(shard, &batch, now).await?;
     done.records += claimable.len() as u64;
