@@ -2,7 +2,9 @@
 
 use std::sync::atomic::Ordering;
 
+use futures_util::FutureExt as _;
 use jiff::Timestamp;
+use tokio::runtime::Handle;
 
 use super::Settings;
 use super::decoding::{Chunks, Part, Stretch, stretches};
@@ -11,6 +13,7 @@ use super::outcome::ShardError;
 use super::shard_task::ShardTask;
 use super::standing::Standing;
 use crate::batch::CutReason;
+use crate::dedupe::{ClaimError, Verdict};
 use crate::encode::EncodeError;
 use crate::ops::failpoint;
 use crate::record::Rules;
@@ -80,17 +83,30 @@ impl ShardTask {
         chunks: &mut Chunks<'_>,
         standing: Option<&Standing>,
     ) -> Result<(), ShardError> {
-        let (claims, now) = (self.ports.claims.as_ref(), self.ports.clock.now());
-        let verdicts = match standing {
-            Some(standing) => standing.claim(claims, self.shard(), part, now).await?,
-            None => claims.claim(self.shard(), &part.claims(), now).await?,
-        };
-        failpoint::reach("claimed");
-        let shard = self.shard();
-        chunks.decode_beside(|| {
+        let (claims, shard, now) = (self.ports.claims.as_ref(), self.shard(), self.ports.clock.now());
+        let mut claiming = async move {
+            match standing {
+                Some(standing) => standing.claim(claims, shard, part, now).await,
+                None => claims.claim(shard, &part.claims(), now).await,
+            }
+        }
+        .boxed();
+        let settle = |batch: &mut OpenBatch, verdicts: Result<Vec<Verdict>, ClaimError>| {
+            let verdicts = verdicts?;
+            failpoint::reach("claimed");
             batch.take(shard, part, &verdicts);
-            batch.encode()
-        })?;
+            Ok::<_, ShardError>(batch.encode()?)
+        };
+        // Claims in memory are answered at once. Those of a table are on their way while the next records are decoded.
+        let runtime = Handle::current();
+        let settled = chunks.decode_beside(|| {
+            let _calls_go_out_of = runtime.enter();
+            claiming.as_mut().now_or_never().map(|verdicts| settle(batch, verdicts))
+        });
+        match settled {
+            Some(settled) => settled?,
+            None => settle(batch, claiming.await)?,
+        }
         let records = part.decoded.iter().map(|decoded| decoded.len() as u64).sum();
         self.totals.records_read.fetch_add(records, Ordering::Relaxed);
         Ok(())

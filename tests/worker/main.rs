@@ -50,6 +50,21 @@ async fn shards_that_hold_the_same_records_are_archived_once() {
     assert_eq!(world.totals.committed(), before, "there is nothing new");
 }
 
+/// So much text that it is decoded on other threads, which know nothing of the runtime that the claims' timer is of.
+#[tokio::test(start_paused = true)]
+async fn claims_that_are_waited_for_count_as_those_that_are_answered_at_once() {
+    let world = World::new().await;
+    for id in 0..100 {
+        let mut record = record(id % 80);
+        record["raw_details"] = json!({ "text": "x".repeat(20_000) });
+        world.put("a", &record);
+    }
+    world.faults.slow_claims.store(true, Ordering::SeqCst);
+    assert!(world.catch_up().await.failures.is_empty());
+    assert_eq!(world.totals.committed().counts.duplicates, 20);
+    assert_each_once(&world, 80).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_child_is_read_only_after_both_parents_ends_are_committed() {
     let world = World::new().await;

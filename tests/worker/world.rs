@@ -58,6 +58,8 @@ pub(crate) struct Faults {
     pub(crate) failing_scans: AtomicU64,
     /// The next batch that is prepared is, and nobody is ever told.
     pub(crate) mute_prepare: AtomicBool,
+    /// Claims are answered over a network.
+    pub(crate) slow_claims: AtomicBool,
     /// The flush of the claims of this number (from 1) finds that others count, and every one behind it.
     pub(crate) claims_lost_at: AtomicU64,
     pub(crate) flushes: AtomicU64,
@@ -202,6 +204,9 @@ struct FaultyClaims(Arc<MemoryClaims>, Arc<Faults>);
 #[async_trait]
 impl Claims for FaultyClaims {
     async fn claim(&self, shard: &ShardId, claims: &[Claim<'_>], now: Timestamp) -> Result<Vec<Verdict>, ClaimError> {
+        if self.1.slow_claims.load(Ordering::SeqCst) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         self.0.claim(shard, claims, now).await
     }
 
