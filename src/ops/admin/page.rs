@@ -16,7 +16,7 @@ use crate::archive::manifest::ObjectKind;
 use crate::ops::clock::between;
 use crate::ops::health;
 use crate::ops::metrics::MOST_SHARDS;
-use crate::ops::words::{counted, roughly, thousands};
+use crate::ops::words::{counted, roughly, thousands, to_the_second};
 use crate::worker::Tally;
 use crate::worker::board::{Committed, CommittedObject, HeldShard, SeenShard, Shown};
 
@@ -255,7 +255,8 @@ impl PageMoment {
             None if seen.pending => ("warn", "batch under way"),
             None => ("dim", "waiting"),
         };
-        let why = stop.filter(|_| word == "stopped").map(|stop| format!("at {}: {}", stop.at, stop.error));
+        let why =
+            stop.filter(|_| word == "stopped").map(|stop| format!("at {}: {}", to_the_second(stop.at), stop.error));
         html! { td class=(class) data-is="state" title=[why] { (word) } }
     }
 

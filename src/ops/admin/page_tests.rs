@@ -177,7 +177,7 @@ fn seen(shard: &str, owner: &str) -> SeenShard {
 
 #[test]
 fn a_shard_that_stopped_elsewhere_says_why_until_somebody_takes_it() {
-    let stopped = Some(Stop::new(NOW - Duration::from_mins(2), &"the file was <replaced>"));
+    let stopped = Some(Stop::new(NOW - Duration::from_millis(119_500), &"the file was <replaced>"));
     let page = |owner: Option<&str>| {
         let archived_through = Some(NOW - Duration::from_secs(67));
         let owner = owner.map(Into::into);
@@ -186,7 +186,11 @@ fn a_shard_that_stopped_elsewhere_says_why_until_somebody_takes_it() {
         rendered(&PageMoment { shown, ..moment() })
     };
     let waiting = page(None);
-    assert!(waiting.contains(">stopped</td>") && waiting.contains(": the file was &lt;replaced&gt;\""), "{waiting}");
+    assert!(
+        waiting.contains(">stopped</td>")
+            && waiting.contains("\"at 1969-12-31T23:58:00Z: the file was &lt;replaced&gt;\""),
+        "{waiting}"
+    );
     let most_behind = "<b class=\"\">1m 7s</b><span class=\"dim\">most behind<";
     assert!(waiting.contains(most_behind), "{waiting}");
     let taken = page(Some("another"));
