@@ -13,6 +13,9 @@ use crate::config::DynamodbConfig;
 
 pub use tables::{TableError, TableOptions, TableSpec, exists, prepare};
 
+/// The section of the operations guide that says whose a lost table is to make, and what else there is to do.
+const GONE: &str = "A table that is gone";
+
 /// For the lease table: a renewal must fail, and be tried again, well within a failover of 10 seconds.
 pub const LEASE_PATIENCE: Patience = Patience { attempt: Duration::from_secs(2), attempts: 2 };
 
@@ -73,8 +76,9 @@ pub fn is_no_table(code: Option<&str>) -> bool {
 pub fn refusal(table: &str, operation: &str, code: Option<&str>, explained: &str) -> String {
     if is_no_table(code) {
         return format!(
-            "the table {table} is not there: if it was removed, a worker that starts makes it anew from the archive; if it \
-             never was, look at the region, the endpoint and state.dynamodb.table_prefix ({explained})"
+            "the table {table} is not there: if it is gone, see \"{GONE}\" in docs/operations.md (with \
+             state.dynamodb.create_tables a worker that starts makes it anew from the archive); if it never was, look at \
+             the region, the endpoint and state.dynamodb.table_prefix ({explained})"
         );
     }
     let code = code.unwrap_or_default();
@@ -92,6 +96,8 @@ mod tests {
     fn a_refusal_names_the_table_the_permission_and_the_way_out() {
         let gone = refusal("t-leases", "PutItem", Some("ResourceNotFoundException"), "no such table");
         assert!(gone.contains("t-leases is not there") && gone.contains("makes it anew"), "{gone}");
+        let guide = include_str!("../../../docs/operations.md");
+        assert!(gone.contains(GONE) && guide.contains(&format!("\n## {GONE}\n")), "{gone}");
         let denied = refusal("t-claims", "PartiQLInsert", Some("AccessDenied"), "no");
         assert!(denied.contains("grant dynamodb:PartiQLInsert on the table t-claims"), "{denied}");
         let other = refusal("t-claims", "Scan", None, "what?");

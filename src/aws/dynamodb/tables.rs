@@ -13,7 +13,7 @@ use aws_sdk_dynamodb::types::{
     TableDescription, TableStatus, Tag, TimeToLiveSpecification, TimeToLiveStatus,
 };
 
-use super::{Fault, explain, fault};
+use super::{Fault, GONE, explain, fault};
 use crate::ops::clock::Clock;
 
 /// How long a table that is being made may take.
@@ -46,7 +46,10 @@ pub struct TableOptions<'a> {
 #[derive(Debug, thiserror::Error)]
 pub enum TableError {
     /// It is missing, and it is not ours to make it.
-    #[error("the table {name} is missing and state.dynamodb.create_tables is off; make it with:\n{command}")]
+    #[error(
+        "the table {name} is missing and state.dynamodb.create_tables is off; where it is gone, see \"{GONE}\" in \
+         docs/operations.md; where it never was, make it with:\n{command}"
+    )]
     Missing {
         /// The table.
         name: String,

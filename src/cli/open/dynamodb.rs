@@ -86,7 +86,7 @@ impl DynamoState {
             }
         }
         if !missing.is_empty() {
-            return Err(Failure::configuration(anyhow!(missing.join("\n")).context("state.dynamodb.table_prefix")));
+            return Err(anyhow!(missing.join("\n")).context("state.dynamodb.table_prefix").into());
         }
         let claims = ClaimsTable::new(claims, &names.claims);
         Ok(Self { leases, claims, names, made, window: config.dedupe.window.get(), clock })
@@ -244,17 +244,15 @@ pub(in crate::cli) async fn is_there(settings: &DynamodbConfig, client: &Client,
     }
 }
 
-/// A table that has to be made, or is another's, is a matter of configuration, everything else of the moment.
+/// That a table is another's is a matter of configuration, everything else of the moment.
 async fn table_failure(settings: &DynamodbConfig, error: TableError) -> Failure {
     match error {
-        TableError::Missing { .. } | TableError::OtherShape { .. } => {
-            Failure::configuration(anyhow!(error).context("state.dynamodb.table_prefix"))
-        }
+        TableError::OtherShape { .. } => Failure::configuration(anyhow!(error).context("state.dynamodb.table_prefix")),
         // Whoever gives no answer does not say who was asked.
         TableError::Unavailable(_) => {
             let asked = service("state.dynamodb", settings.access(), "DynamoDB").await;
             Failure::Failed(anyhow!(error).context(asked))
         }
-        TableError::Refused(_) => Failure::Failed(error.into()),
+        TableError::Missing { .. } | TableError::Refused(_) => Failure::Failed(error.into()),
     }
 }
