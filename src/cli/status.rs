@@ -11,8 +11,8 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::open::{
-    Lag, OpenSource, Part, find_archive, in_time, look_at_leases, missing_leases, pages, refuse_lost_archive,
-    state_is_in_use,
+    Lag, OpenSource, Part, find_archive, has_batches, in_time, leases_place, look_at_leases, missing_leases, pages,
+    refuse_lost_archive, state_is_in_use,
 };
 use super::{Failure, Reporting, block_on, output};
 use crate::config::Config;
@@ -62,8 +62,6 @@ struct Status {
     archive_is_known: bool,
     /// What could not be read, and why: what this says of it, it does not know.
     unread: Vec<String>,
-    /// There is an archive, and no lease rows of it: a worker makes them anew when it starts.
-    state_is_missing: bool,
     shards: Vec<ShardStatus>,
     /// Rows that can't be read, and why.
     damaged: Vec<String>,
@@ -96,26 +94,38 @@ impl Unread {
     }
 }
 
-/// The rows of the archive that was found, or could not be asked which it is; of one that is not there, that it should be.
+/// The rows of the archive that was found, or could not be asked which it is; of one that is not there, that it should be,
+/// and of rows that are not, the same.
 async fn look(config: &Config, clock: &Arc<dyn Clock>, archive: Known) -> Result<Option<Listing>, Failure> {
     if archive == Some(None) {
         refuse_lost_archive(config, clock.clone()).await?;
     }
-    if let Some(leases) = look_at_leases(config, archive.flatten()).await? {
-        return Ok(Some(leases.look().await?));
-    }
+    let listing = match look_at_leases(config, archive.flatten()).await? {
+        Some(leases) => Some(leases.look().await?),
+        None => None,
+    };
+    let has_rows = |listing: &Listing| !listing.rows.is_empty() || !listing.damaged.is_empty();
     // Before the first start there is neither archive nor table, and nothing is wrong.
-    match missing_leases(config).await? {
-        Some(table) if archive != Some(None) => {
-            let help = if config.state.dynamodb.create_tables {
-                "a worker makes it anew from the archive when it starts"
-            } else {
-                "make it as `auditlake check` says: a worker makes its rows anew from the archive when it starts"
-            };
-            Err(anyhow!("state.dynamodb.table_prefix: the lease table {table} is not there; {help}").into())
-        }
-        _ => Ok(None),
+    if listing.as_ref().is_some_and(has_rows) || archive == Some(None) {
+        return Ok(listing);
     }
+    if let Some(table) = missing_leases(config).await? {
+        let help = if config.state.dynamodb.create_tables {
+            "a worker makes it anew from the archive when it starts"
+        } else {
+            "make it as `auditlake check` says: a worker makes its rows anew from the archive when it starts"
+        };
+        return Err(anyhow!("state.dynamodb.table_prefix: the lease table {table} is not there; {help}").into());
+    }
+    if archive.flatten().is_some() && has_batches(config, clock.clone()).await? {
+        let place = leases_place(config);
+        return Err(anyhow!(
+            "{place}: there are no lease rows, though the archive has batches; a worker makes them anew from it when it \
+             starts, and `auditlake rebuild-state` does now"
+        )
+        .into());
+    }
+    Ok(listing)
 }
 
 /// Which archive there is, if there is one; none where it could not be asked.
@@ -148,10 +158,9 @@ async fn status(config: &Config) -> Result<Status, Failure> {
     let look = Look { source: source.as_ref(), in_use, now: clock.now() };
     let archive_is_known = archive.is_some();
     let archive_id = archive.flatten().map(|id| id.to_string());
-    let state_is_missing = archive_id.is_some() && matches!(listing, Some(None));
     let damaged = listing.iter().flatten().flat_map(|listing| &listing.damaged).map(ToString::to_string).collect();
     let shards = look.shards(listed, listing.map(Option::unwrap_or_default))?;
-    Ok(Status { archive_id, archive_is_known, unread: unread.0, state_is_missing, shards, damaged })
+    Ok(Status { archive_id, archive_is_known, unread: unread.0, shards, damaged })
 }
 
 /// What shards are looked at with.
@@ -303,15 +312,13 @@ impl Status {
                 pending,
             ]);
         }
-        let missing = "\nthere are no lease rows: a worker makes them anew from the archive when it starts\n";
         let told = |what: &str, reasons: &[String]| -> String {
             reasons.iter().map(|reason| format!("\n{what}: {reason}")).collect()
         };
         let stopped: Vec<String> = self.shards.iter().filter_map(ShardStatus::why_stopped).collect();
         let stopped = told("stopped", &stopped);
         let told = [stopped, told("not read", &self.unread), told("damaged", &self.damaged)].concat();
-        let missing = if self.state_is_missing { missing } else { "" };
-        format!("archive {id}\n{missing}\n{table}{}{told}", if told.is_empty() { "" } else { "\n" })
+        format!("archive {id}\n\n{table}{}{told}", if told.is_empty() { "" } else { "\n" })
     }
 }
 

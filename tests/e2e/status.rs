@@ -125,6 +125,31 @@ fn an_archive_whose_identity_is_gone_is_not_called_none_yet() {
 }
 
 #[test]
+fn an_archive_whose_state_is_gone_is_not_called_new() {
+    let workspace = with_record();
+    workspace.run(&["check"]).expect(0);
+    fs::remove_dir_all(workspace.state()).unwrap();
+    let text = workspace.run(&["status"]).expect(0).stdout;
+    assert!(text.contains("a.ndjson  waiting") && !text.contains("not read"), "nothing was archived yet: {text}");
+
+    workspace.catch_up();
+    fs::remove_dir_all(workspace.state()).unwrap();
+    let done = workspace.run(&["status"]).expect(1);
+    let said = format!(
+        "state.embedded.path: the directory `{}`: there are no lease rows, though",
+        workspace.state().display()
+    );
+    assert!(done.stderr.contains(&said) && done.stderr.contains("`auditlake rebuild-state`"), "{}", done.stderr);
+    assert!(done.stdout.contains("a.ndjson  unknown"), "{}", done.stdout);
+    assert!(done.stdout.contains(&format!("not read: {said}")), "{}", done.stdout);
+
+    fs::create_dir_all(workspace.state().join("leases")).unwrap();
+    workspace.run(&["status"]).expect(1);
+    workspace.run(&["rebuild-state"]).expect(0);
+    assert!(workspace.run(&["status"]).expect(0).stdout.contains("a.ndjson  caught up"));
+}
+
+#[test]
 fn a_shard_that_stopped_says_at_what_until_it_is_past_it() {
     let workspace = with_record();
     let path = workspace.input().join("a.ndjson");

@@ -17,6 +17,7 @@ use crate::archive::{ArchiveError, ArchiveStore, LocalArchive, S3Archive};
 use crate::aws::{self, Patience};
 use crate::cli::Failure;
 use crate::config::{ArchiveChoice, Config, ObjectLockMode, S3Config, S3Encryption};
+use crate::encode::keys::MANIFESTS_PREFIX;
 use crate::ops::clock::Clock;
 use crate::ops::identity::random_id;
 
@@ -254,6 +255,13 @@ pub(in crate::cli) async fn find_archive(config: &Config, clock: Arc<dyn Clock>)
     let found =
         identity::look(archive.store.as_ref()).await.map_err(|error| identity_failure(error, &archive.place))?;
     Ok(found.map(|identity| identity.archive_id))
+}
+
+/// Whether anything was ever committed into the archive.
+pub(in crate::cli) async fn has_batches(config: &Config, clock: Arc<dyn Clock>) -> Result<bool, Failure> {
+    let OpenArchive { store, place, .. } = open_archive(config, clock).await?;
+    let manifests = store.list(MANIFESTS_PREFIX).await.map_err(|error| place.failure(error))?;
+    Ok(!manifests.is_empty())
 }
 
 /// Refuses a place without an archive where there is the state of one.

@@ -32,13 +32,13 @@ use source::READ_AHEAD;
 
 pub(super) use answers::{Part, in_time, no_answer};
 pub(super) use archive::{
-    OpenArchive, archive_identity, bucket_endpoint, check_pair, find_archive, open_archive, read_archive,
+    OpenArchive, archive_identity, bucket_endpoint, check_pair, find_archive, has_batches, open_archive, read_archive,
     refuse_lost_archive,
 };
 pub(super) use dynamodb::{Names, found_client, is_there, missing_leases};
 pub(super) use pubsub::open_subscription;
 pub(super) use source::{Lag, OpenSource, open_source, pages, require_files};
-pub(super) use state::{State, Tried, claim_options, look_at_leases, remake_claims, state_is_in_use};
+pub(super) use state::{State, Tried, claim_options, leases_place, look_at_leases, remake_claims, state_is_in_use};
 
 /// For how long the first look at the lease rows is tried again. A table that is throttled may take some of it.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -272,13 +272,23 @@ pub(in crate::cli) async fn look_at_leases(
     }
 }
 
+/// Where the lease rows are, or would be, with the setting that says so.
+pub(in crate::cli) fn leases_place(config: &Config) -> String {
+    match config.state.kind {
+        StateChoice::Embedded => format!("state.embedded.path: {}", directory(&config.state.embedded.path)),
+        StateChoice::Dynamodb => {
+            format!("state.dynamodb.table_prefix: the table {}", Names::of(&config.state.dynamodb).leases)
+        }
+    }
+}
+
 /// The archive that the state belongs to, and where that state is; none where there is no state, or it is nobody's yet.
 pub(in crate::cli) async fn bound_archive(config: &Config) -> Result<Option<(Uuid, String)>, Failure> {
     let path = &config.state.embedded.path;
     let (bound, place) = match config.state.kind {
         StateChoice::Dynamodb => (dynamodb::bound(config).await?, Names::of(&config.state.dynamodb).to_string()),
         StateChoice::Embedded => match StateDir::look(path) {
-            Ok(view) => (view.archive().map_err(state_failure)?, format!("the directory `{}`", path.display())),
+            Ok(view) => (view.archive().map_err(state_failure)?, directory(path)),
             Err(StateError::Missing { .. }) => return Ok(None),
             Err(error) => return Err(state_failure(error)),
         },
