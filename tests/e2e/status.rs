@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use auditlake_test_servers::aws::Endpoints;
 use serde_json::{Value, json};
 
-use crate::support::{Done, Record, Workspace, finish};
+use crate::support::{Done, Process, Record, Workspace, finish, wait_until};
 
 /// Takes connections and answers none of them; its address.
 fn silent_server() -> (TcpListener, String) {
@@ -49,6 +49,25 @@ fn a_bucket_that_does_not_answer_is_named_and_the_rest_is_shown() {
     assert_eq!(done.stderr, format!("auditlake: {said}\n"));
     assert!(done.stdout.contains("archive unknown\n") && done.stdout.contains(&format!("\nnot read: {said}\n")));
     assert!(done.stdout.contains("a.ndjson  caught up"), "{}", done.stdout);
+}
+
+#[test]
+fn who_is_waited_for_at_a_start_is_named() {
+    let mut workspace = with_record();
+    in_bucket(&mut workspace);
+    let (_server, url) = silent_server();
+    let endpoints = Endpoints { s3: Some(url.clone()), ..Endpoints::default() };
+    let begun = ["verify", "rebuild-state", "catch-up"].map(|command| {
+        let mut asking = workspace.command(&[command]);
+        endpoints.set_for(&mut asking);
+        asking.env("AUDITLAKE__STATE__EMBEDDED__PATH", command);
+        (command, Process::start(&mut asking))
+    });
+    let said = format!("archive.s3 ({url}): not ready after 15 s; it is waited for");
+    for (command, process) in begun {
+        wait_until(&format!("{command} says whom it waits for"), || process.stderr().contains(&said));
+        assert!(process.kill());
+    }
 }
 
 #[test]

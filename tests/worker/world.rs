@@ -205,6 +205,7 @@ struct FaultyClaims(Arc<MemoryClaims>, Arc<Faults>);
 impl Claims for FaultyClaims {
     async fn claim(&self, shard: &ShardId, claims: &[Claim<'_>], now: Timestamp) -> Result<Vec<Verdict>, ClaimError> {
         if self.1.slow_claims.load(Ordering::SeqCst) {
+            #[allow(clippy::disallowed_methods)] // a client's own timer
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         self.0.claim(shard, claims, now).await

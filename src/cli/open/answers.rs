@@ -37,6 +37,23 @@ pub(in crate::cli) async fn in_time<T>(
     }
 }
 
+/// Waits for `part` as long as it takes, and says so where that is longer than a look would wait.
+pub(super) async fn however_long<T>(
+    config: &Config,
+    clock: &dyn Clock,
+    part: Part,
+    ready: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    let mut ready = std::pin::pin!(ready);
+    tokio::select! {
+        ready = &mut ready => return ready,
+        () = clock.sleep(PATIENCE) => {}
+    }
+    let (whereabouts, seconds) = (whereabouts(config, part).await, PATIENCE.as_secs());
+    tracing::warn!("{whereabouts}: not ready after {seconds} s; it is waited for");
+    ready.await
+}
+
 /// That `part` gave no answer in this time, and who was asked.
 pub(in crate::cli) async fn no_answer(config: &Config, part: Part, patience: Duration) -> String {
     format!("{}: no answer within {} s", whereabouts(config, part).await, patience.as_secs())

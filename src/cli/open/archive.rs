@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::anyhow;
 use uuid::Uuid;
 
-use super::answers::asked;
+use super::answers::{Part, asked, however_long};
 use super::require_region;
 use super::state::{State, Tried, bound_archive};
 use crate::archive::identity::{self, ArchiveIdentity, IdentityError};
@@ -238,13 +238,16 @@ pub(in crate::cli) async fn read_archive(
         let missing = |error| anyhow!("{}: {error}{}", Place::local(path), hint(config));
         std::fs::metadata(path).map_err(missing).map_err(Failure::configuration)?;
     }
-    let archive = open_archive(config, clock).await?;
-    let read = identity::read(archive.store.as_ref()).await.map_err(|error| match error {
-        IdentityError::Absent => {
-            Failure::configuration(anyhow!("{}: {}{}", archive.place, IdentityError::Absent, hint(config)))
-        }
-        error => identity_failure(error, &archive.place),
-    })?;
+    let archive = open_archive(config, clock.clone()).await?;
+    let read = async {
+        identity::read(archive.store.as_ref()).await.map_err(|error| match error {
+            IdentityError::Absent => {
+                Failure::configuration(anyhow!("{}: {}{}", archive.place, IdentityError::Absent, hint(config)))
+            }
+            error => identity_failure(error, &archive.place),
+        })
+    };
+    let read = however_long(config, clock.as_ref(), Part::Archive, read).await?;
     Ok((archive.store, read.archive_id))
 }
 

@@ -28,6 +28,7 @@ use crate::source::InitialPosition;
 use crate::source::pubsub::Receiver;
 use crate::worker::Settings;
 
+use answers::however_long;
 use source::READ_AHEAD;
 
 pub(super) use answers::{Part, in_time, no_answer};
@@ -71,11 +72,14 @@ pub(super) struct Opened {
 /// Opens source, state and archive, in this order of complaints, and binds the state to the archive.
 pub(super) async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Opened, Failure> {
     let pages = pages(config);
-    let source = OpenSource::open(config, clock.clone(), pages.clone()).await?;
-    let subscription = open_subscription(config).await?;
-    let state = State::open(config, clock.clone()).await?;
+    let now = clock.as_ref();
+    let source = OpenSource::open(config, clock.clone(), pages.clone());
+    let source = however_long(config, now, Part::Source, Box::pin(source)).await?;
+    let subscription = however_long(config, now, Part::Source, Box::pin(open_subscription(config))).await?;
+    let state = however_long(config, now, Part::State, Box::pin(State::open(config, clock.clone()))).await?;
     let archive = open_archive(config, clock.clone()).await?;
-    let identity = archive_identity(&archive, &state, clock.as_ref()).await?;
+    let identity = Box::pin(archive_identity(&archive, &state, now));
+    let identity = however_long(config, now, Part::Archive, identity).await?;
     let (archive, location) = (archive.store, archive.place.location);
     let archive_id = identity.archive_id;
     state.bind(archive_id).await?;
