@@ -14,6 +14,7 @@ use bytes::Bytes;
 
 use crate::digest::Digest;
 use crate::encode::Pieces;
+use crate::encode::keys::MANIFESTS_PREFIX;
 
 pub use local::LocalArchive;
 pub use memory::MemoryArchive;
@@ -120,6 +121,11 @@ pub trait ArchiveStore: Send + Sync {
         listing.truncate(at_most);
         Ok(listing)
     }
+}
+
+/// Whether anything was ever committed into the archive.
+pub async fn has_batches(archive: &dyn ArchiveStore) -> Result<bool, ArchiveError> {
+    Ok(!archive.list_some(MANIFESTS_PREFIX, 1).await?.is_empty())
 }
 
 /// Refuses a key that can't be one in every adapter: relative, of non-empty parts, none of them `.` or `..`, and not

@@ -11,7 +11,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::open::{
-    Lag, OpenSource, Part, find_archive, has_batches, in_time, leases_place, look_at_leases, missing_leases, pages,
+    Lag, OpenSource, Part, find_archive, in_time, is_written, leases_place, look_at_leases, missing_leases, pages,
     refuse_lost_archive, state_is_in_use,
 };
 use super::{Failure, Reporting, block_on, output};
@@ -117,7 +117,7 @@ async fn look(config: &Config, clock: &Arc<dyn Clock>, archive: Known) -> Result
         };
         return Err(anyhow!("state.dynamodb.table_prefix: the lease table {table} is not there; {help}").into());
     }
-    if archive.flatten().is_some() && has_batches(config, clock.clone()).await? {
+    if archive.flatten().is_some() && is_written(config, clock.clone()).await? {
         let place = leases_place(config);
         return Err(anyhow!(
             "{place}: there are no lease rows, though the archive has batches; a worker makes them anew from it when it \

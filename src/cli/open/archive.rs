@@ -13,11 +13,10 @@ use super::require_region;
 use super::state::{State, Tried, bound_archive};
 use crate::archive::identity::{self, ArchiveIdentity, IdentityError};
 use crate::archive::s3::{Encryption, LockMode, Probe, Retention, S3Options};
-use crate::archive::{ArchiveError, ArchiveStore, LocalArchive, S3Archive};
+use crate::archive::{ArchiveError, ArchiveStore, LocalArchive, S3Archive, has_batches};
 use crate::aws::{self, Patience};
 use crate::cli::Failure;
 use crate::config::{ArchiveChoice, Config, ObjectLockMode, S3Config, S3Encryption};
-use crate::encode::keys::MANIFESTS_PREFIX;
 use crate::ops::clock::Clock;
 use crate::ops::identity::random_id;
 
@@ -260,11 +259,10 @@ pub(in crate::cli) async fn find_archive(config: &Config, clock: Arc<dyn Clock>)
     Ok(found.map(|identity| identity.archive_id))
 }
 
-/// Whether anything was ever committed into the archive.
-pub(in crate::cli) async fn has_batches(config: &Config, clock: Arc<dyn Clock>) -> Result<bool, Failure> {
+/// Whether anything was ever committed into the archive of the configuration.
+pub(in crate::cli) async fn is_written(config: &Config, clock: Arc<dyn Clock>) -> Result<bool, Failure> {
     let OpenArchive { store, place, .. } = open_archive(config, clock).await?;
-    let manifests = store.list(MANIFESTS_PREFIX).await.map_err(|error| place.failure(error))?;
-    Ok(!manifests.is_empty())
+    has_batches(store.as_ref()).await.map_err(|error| place.failure(error))
 }
 
 /// Refuses a place without an archive where there is the state of one.

@@ -10,13 +10,12 @@ use uuid::Uuid;
 
 use super::answers::service;
 use super::require_region;
-use crate::archive::ArchiveStore;
+use crate::archive::{ArchiveStore, has_batches};
 use crate::aws::dynamodb::{CLAIM_PATIENCE, LEASE_PATIENCE, TableError, TableOptions, client, exists, prepare};
 use crate::aws::{Patience, check_credentials, dynamodb_client, sdk_config};
 use crate::cli::Failure;
 use crate::config::{Config, DynamodbConfig, StateChoice};
 use crate::dedupe::dynamodb::{ClaimsTable, DynamoClaims, Marker, table as claims_table};
-use crate::encode::keys::MANIFESTS_PREFIX;
 use crate::lease::dynamodb::{DynamoLeases, table as lease_table};
 use crate::ops::clock::Clock;
 use crate::ops::identity::random_bytes;
@@ -134,7 +133,7 @@ impl DynamoState {
     pub(super) async fn claims(&self, archive: &dyn ArchiveStore, archive_id: Uuid) -> Result<DynamoClaims, Failure> {
         let marker = self.bind(archive_id).await?;
         if !marker.complete {
-            if !archive.list(MANIFESTS_PREFIX).await?.is_empty() {
+            if has_batches(archive).await? {
                 let done = self.make(&marker, archive).await?;
                 let (records, objects) = (done.records, done.objects);
                 tracing::warn!(records, objects, "claims were made anew from the archive");

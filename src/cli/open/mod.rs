@@ -33,7 +33,7 @@ use source::READ_AHEAD;
 
 pub(super) use answers::{Part, in_time, no_answer};
 pub(super) use archive::{
-    OpenArchive, archive_identity, bucket_endpoint, check_pair, find_archive, has_batches, open_archive, read_archive,
+    OpenArchive, archive_identity, bucket_endpoint, check_pair, find_archive, is_written, open_archive, read_archive,
     refuse_lost_archive,
 };
 pub(super) use dynamodb::{Names, found_client, is_there, missing_leases};

@@ -9,13 +9,12 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::dynamodb::{self, DynamoState, Names};
-use crate::archive::ArchiveStore;
+use crate::archive::{ArchiveStore, has_batches};
 use crate::cli::Failure;
 use crate::config::{Config, StateChoice};
 use crate::dedupe::Claims;
 use crate::dedupe::dynamodb::DynamoClaims;
 use crate::dedupe::embedded::{EmbeddedClaims, Options};
-use crate::encode::keys::MANIFESTS_PREFIX;
 use crate::lease::LeaseStore;
 use crate::lease::embedded::EmbeddedLeases;
 use crate::ops::clock::Clock;
@@ -185,7 +184,7 @@ async fn open_claims(
     now: Timestamp,
 ) -> Result<EmbeddedClaims, Failure> {
     let claims = EmbeddedClaims::open(state.claims(), options, now)?;
-    if !claims.is_new() || archive.list(MANIFESTS_PREFIX).await?.is_empty() {
+    if !claims.is_new() || !has_batches(archive).await? {
         return Ok(claims);
     }
     drop(claims);
