@@ -99,7 +99,9 @@ async fn abandoned_rows(
     if before.iter().all(|row| row.owner.is_none()) {
         return Ok(before);
     }
-    clock.sleep(before.iter().filter_map(|row| row.failover).fold(failover, Duration::max)).await;
+    let watched = before.iter().filter_map(|row| row.failover).fold(failover, Duration::max);
+    tracing::info!(for_s = watched.as_secs(), "leases have owners: watching whether any of them is alive");
+    clock.sleep(watched).await;
     let after = leases.list().await?;
     let stood = |row: &&LeaseRow| before.iter().any(|old| old.shard == row.shard && old.counter == row.counter);
     if let Some(row) = after.iter().find(|row| !stood(row)) {

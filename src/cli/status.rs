@@ -71,10 +71,8 @@ pub(super) fn run(reporting: &Reporting) -> Result<ExitCode, Failure> {
     let config = reporting.load()?;
     let status = block_on(status(&config))?;
     reporting.print(&status, Status::render)?;
-    match status.unread.iter().chain(&status.damaged).next() {
-        None => Ok(ExitCode::SUCCESS),
-        Some(first) => Err(anyhow!("{first}").into()),
-    }
+    let wrong: Vec<&str> = status.unread.iter().chain(&status.damaged).map(String::as_str).collect();
+    if wrong.is_empty() { Ok(ExitCode::SUCCESS) } else { Err(anyhow!("{}", wrong.join("\nauditlake: ")).into()) }
 }
 
 /// What could be asked and what not. What is wrong in the configuration is no matter of the moment, and ends the look.

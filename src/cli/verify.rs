@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use jiff::Timestamp;
 
 use super::against::Against;
-use super::open::{look_at_leases, missing_leases, read_archive};
+use super::open::{leases_place, look_at_leases, missing_leases, read_archive};
 use super::progress::Bar;
 use super::{Failure, Reporting, block_on};
 use crate::ops::clock::{Clock as _, SystemClock};
@@ -58,8 +58,13 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         let (archive, archive_id) = read_archive(&config, clock).await?;
         let against = arguments.against.read(archive_id)?;
         let leases = look_at_leases(&config, Some(archive_id)).await?;
-        let missing = if leases.is_none() { missing_leases(&config).await? } else { None };
-        let no_rows = missing.map(|table| format!("the lease table {table} is not there"));
+        let no_rows = match leases {
+            Some(_) => None,
+            None => Some(match missing_leases(&config).await? {
+                Some(table) => format!("the lease table {table} is not there"),
+                None => format!("{}: there are no lease rows", leases_place(&config)),
+            }),
+        };
         let (since, until, fast) = (arguments.since, arguments.until, arguments.fast);
         let options = Options { since, until, fast, began, against, no_rows };
         let bar = Bar::new(0);

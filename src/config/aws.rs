@@ -119,7 +119,7 @@ pub struct S3Config {
     /// The bucket. Required.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bucket: Option<String>,
-    /// What every key begins with, without a slash at either end; empty for the bucket's root.
+    /// What every key begins with; empty for the bucket's root. Slashes at its ends are dropped.
     pub prefix: String,
     /// The bucket's region; the SDK's own where it is missing.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -133,7 +133,9 @@ fn verify_without_the_state_proves_all_but_the_tail_and_says_so() {
     fs::remove_dir_all(workspace.state()).unwrap();
     let report = workspace.verify();
     assert_eq!(report["tail_proved"], false);
-    assert!(report["notes"][0].as_str().unwrap().starts_with("no lease rows were given: "), "{report:#}");
+    let said =
+        format!("state.embedded.path: the directory `{}`: there are no lease rows: ", workspace.state().display());
+    assert!(report["notes"][0].as_str().unwrap().starts_with(&said), "{report:#}");
     let text = workspace.run(&["verify"]).expect(0).stdout;
     assert!(text.contains("tail      NOT PROVED") && text.ends_with("no damage found\n"), "{text}");
 }

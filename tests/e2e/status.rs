@@ -63,7 +63,7 @@ fn who_is_waited_for_at_a_start_is_named() {
         asking.env("AUDITLAKE__STATE__EMBEDDED__PATH", command);
         (command, Process::start(&mut asking))
     });
-    let said = format!("archive.s3 ({url}): not ready after 15 s; it is waited for");
+    let said = format!("archive.s3 ({url}): not ready after 15 s; still trying");
     for (command, process) in begun {
         wait_until(&format!("{command} says whom it waits for"), || process.stderr().contains(&said));
         assert!(process.kill());
@@ -94,6 +94,7 @@ fn of_many_that_do_not_answer_each_is_named() {
     for part in ["archive.s3", "state.dynamodb", "source.kinesis"] {
         let named = |said: &&Value| said.as_str().unwrap().starts_with(&format!("{part} ({url}): "));
         assert_eq!(unread.iter().filter(named).count(), 1, "{status:#}");
+        assert!(done.stderr.contains(&format!("auditlake: {part} ({url}): ")), "{}", done.stderr);
     }
 }
 

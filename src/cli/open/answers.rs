@@ -50,7 +50,7 @@ pub(super) async fn however_long<T>(
         () = clock.sleep(PATIENCE) => {}
     }
     let (whereabouts, seconds) = (whereabouts(config, part).await, PATIENCE.as_secs());
-    tracing::warn!("{whereabouts}: not ready after {seconds} s; it is waited for");
+    tracing::warn!("{whereabouts}: not ready after {seconds} s; still trying");
     ready.await
 }
 
