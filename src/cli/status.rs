@@ -107,13 +107,15 @@ async fn look(config: &Config, clock: &Arc<dyn Clock>, archive: Known) -> Result
     if listing.as_ref().is_some_and(has_rows) || archive == Some(None) {
         return Ok(listing);
     }
-    if let Some(table) = missing_leases(config).await? {
+    if listing.is_none()
+        && let Some(missing) = missing_leases(config).await?
+    {
         let help = if config.state.dynamodb.create_tables {
             "a worker makes it anew from the archive when it starts"
         } else {
             "make it as `auditlake check` says: a worker makes its rows anew from the archive when it starts"
         };
-        return Err(anyhow!("state.dynamodb.table_prefix: the lease table {table} is not there; {help}").into());
+        return Err(anyhow!("state.dynamodb.table_prefix: {missing}; {help}").into());
     }
     if archive.flatten().is_some() && is_written(config, clock.clone()).await? {
         let place = leases_place(config);

@@ -58,12 +58,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         let (archive, archive_id) = read_archive(&config, clock).await?;
         let against = arguments.against.read(archive_id)?;
         let leases = look_at_leases(&config, Some(archive_id)).await?;
-        let no_rows = match leases {
-            Some(_) => None,
-            None => Some(match missing_leases(&config).await? {
-                Some(table) => format!("the lease table {table} is not there"),
-                None => format!("{}: there are no lease rows", leases_place(&config)),
-            }),
+        let no_rows = if leases.is_none() {
+            let missing = missing_leases(&config).await?;
+            Some(missing.unwrap_or_else(|| format!("{}: there are no lease rows", leases_place(&config))))
+        } else {
+            None
         };
         let (since, until, fast) = (arguments.since, arguments.until, arguments.fast);
         let options = Options { since, until, fast, began, against, no_rows };

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::anyhow;
+use futures_util::TryFutureExt as _;
 use uuid::Uuid;
 
 use super::answers::{Part, asked, however_long};
@@ -238,14 +239,12 @@ pub(in crate::cli) async fn read_archive(
         std::fs::metadata(path).map_err(missing).map_err(Failure::configuration)?;
     }
     let archive = open_archive(config, clock.clone()).await?;
-    let read = async {
-        identity::read(archive.store.as_ref()).await.map_err(|error| match error {
-            IdentityError::Absent => {
-                Failure::configuration(anyhow!("{}: {}{}", archive.place, IdentityError::Absent, hint(config)))
-            }
-            error => identity_failure(error, &archive.place),
-        })
-    };
+    let read = identity::read(archive.store.as_ref()).map_err(|error| match error {
+        IdentityError::Absent => {
+            Failure::configuration(anyhow!("{}: {}{}", archive.place, IdentityError::Absent, hint(config)))
+        }
+        error => identity_failure(error, &archive.place),
+    });
     let read = however_long(config, clock.as_ref(), Part::Archive, read).await?;
     Ok((archive.store, read.archive_id))
 }

@@ -204,7 +204,7 @@ pub(super) async fn look(config: &Config, archive_id: Option<Uuid>) -> Result<Op
     }
 }
 
-/// The name of the lease table, where it is not there.
+/// That the lease table is not there, in words, where it is not.
 pub(in crate::cli) async fn missing_leases(config: &Config) -> Result<Option<String>, Failure> {
     let settings = &config.state.dynamodb;
     if config.state.kind != StateChoice::Dynamodb {
@@ -212,7 +212,7 @@ pub(in crate::cli) async fn missing_leases(config: &Config) -> Result<Option<Str
     }
     let leases = Names::of(settings).leases;
     let is_there = is_there(settings, &found_client(settings, LEASE_PATIENCE).await?, &leases).await?;
-    Ok((!is_there).then_some(leases))
+    Ok((!is_there).then(|| format!("the lease table {leases} is not there")))
 }
 
 /// The archive that the tables belong to, if they are there and do to any.
